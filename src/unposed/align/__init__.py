@@ -1,0 +1,1 @@
+"""From pair predictions to one scene."""

@@ -1,0 +1,1 @@
+"""Photos and videos in, safe checkpoints in, scene files out: functions over arrays and the nouns of `views`."""

@@ -1,0 +1,1 @@
+"""Procedural scenes with perfect ground truth."""
