@@ -1,6 +1,6 @@
 """What a model promises: small protocols that tasks ask for. A model knows tensors; tasks know photos."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from unposed.io.photos import ImageRule
