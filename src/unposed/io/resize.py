@@ -38,7 +38,7 @@ class ImageRule:
             half_width = self.patch * (2 * centre_x // self.patch) / 2
             half_height = self.patch * (2 * centre_y // self.patch) / 2
             if new_width == new_height and not self.square_ok:
-                half_height = 3 * half_width / 4
+                half_height = self.patch * (3 * half_width // (2 * self.patch)) / 2
         box = (centre_x - half_width, centre_y - half_height, centre_x + half_width, centre_y + half_height)
         left, top, right, bottom = (int(edge) for edge in box)
         if right - left < self.patch or bottom - top < self.patch:
