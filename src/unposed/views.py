@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from unposed.geometry.transforms import invert_rigid
@@ -92,3 +92,31 @@ class PairPrediction:
     descriptors_j: Float[Tensor, "height_j width_j channels"] | None = None
     matches: Matches | None = None
     """Correspondences that the model itself found and verified (i is a, j is b), where it works that way."""
+
+
+@dataclass(frozen=True, eq=False)
+class PointCloud:
+    """Points of a scene with colour and confidence."""
+
+    positions: Float[Tensor, "n 3"]
+    """World coordinates."""
+    colours: UInt8[Tensor, "n 3"]
+    """RGB."""
+    confidence: Float[Tensor, "n"]
+    """The model's own definition; larger is better."""
+
+
+@dataclass(frozen=True, eq=False)
+class Tracks:
+    """Sparse points and the pixels that observe them: what bundle adjustment and COLMAP work on."""
+
+    points: Float[Tensor, "n 3"]
+    """World coordinates."""
+    colours: UInt8[Tensor, "n 3"]
+    """RGB."""
+    view: Int64[Tensor, "observations"]
+    """Index of the observing view, in the order of the scene."""
+    pixel: Float[Tensor, "observations 2"]
+    """Observed place in the pixels of the ORIGINAL photo."""
+    track: Int64[Tensor, "observations"]
+    """Index of the observed point."""
