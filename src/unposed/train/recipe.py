@@ -69,5 +69,5 @@ class Recipe(Protocol):
         ...
 
     def metadata(self) -> dict[str, Any]:
-        """What the exported file says of itself: ``system``, ``config`` (JSON values: rebuilds the network), ``card``."""
+        """What the exported file says of itself: ``system``, ``config`` (JSON values, for the network), ``card``."""
         ...
