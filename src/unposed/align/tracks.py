@@ -1,0 +1,168 @@
+"""Tracks over many views from pairwise matches, and their triangulation with given cameras."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from torch import Tensor
+
+from unposed.geometry.cameras import map_pixels
+from unposed.views import Camera, Matches, Pair, Tracks, View
+
+_QUANTUM = 16  # pixels closer than 1/16 px in one view are one feature
+
+
+def build_tracks(matches: Mapping[Pair, Matches]) -> tuple[Tensor, Tensor, Tensor]:
+    """Observations of features seen in two views or more: (view index, pixel in the view, track index) per row.
+
+    Two features are one track when a chain of matches joins them, unless the track would then enter a view twice: such
+    chains are cut at their less confident links.
+    """
+    keys, pixels, links, confidence = _features(matches)
+    if len(keys) == 0:
+        return torch.zeros(0, dtype=torch.long), torch.zeros(0, 2), torch.zeros(0, dtype=torch.long)
+    view = keys[:, 0]
+    track = _components(links, len(keys))
+    twice = _enters_a_view_twice(track, view)
+    if twice.any():
+        suspect = twice[track[links[:, 0]]]
+        order = np.argsort(-confidence[suspect], kind="stable")
+        kept = _consistent_links(links[suspect][order], view)
+        track = _components(np.concatenate([links[~suspect], kept]), len(keys))
+    seen_again = np.bincount(track)[track] >= 2
+    _, track = np.unique(track[seen_again], return_inverse=True)
+    return torch.from_numpy(view[seen_again]), torch.from_numpy(pixels[seen_again]).float(), torch.from_numpy(track)
+
+
+def _components(links: np.ndarray, count: int) -> np.ndarray:
+    graph = coo_array((np.ones(len(links)), (links[:, 0], links[:, 1])), shape=(count, count))
+    return connected_components(graph, directed=False)[1]
+
+
+def _enters_a_view_twice(track: np.ndarray, view: np.ndarray) -> np.ndarray:
+    """Per track, whether two of its features lie in one view."""
+    rows, count = np.unique(np.stack([track, view], -1), axis=0, return_counts=True)
+    twice = np.zeros(track.max() + 1, bool)
+    twice[rows[count > 1, 0]] = True
+    return twice
+
+
+def _consistent_links(links: np.ndarray, view: np.ndarray) -> np.ndarray:
+    """Links, best first, that join features without bringing two of one view together."""
+    members: dict[int, set[int]] = {}
+    kept = []
+    for link in links:
+        groups = [members.setdefault(int(k), {int(k)}) for k in link]
+        if groups[0] is not groups[1]:
+            if {view[k] for k in groups[0]} & {view[k] for k in groups[1]}:
+                continue
+            groups[0] |= groups[1]
+            for k in groups[1]:
+                members[k] = groups[0]
+        kept.append(link)
+    return np.array(kept, links.dtype).reshape(-1, 2)
+
+
+def _features(matches: Mapping[Pair, Matches]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Distinct features as (view, quantised x, quantised y), their pixels, and a link (feature, feature) a match."""
+    rows = [np.zeros((0, 3))]
+    for (i, j), found in matches.items():
+        for view, points in ((i, found.points_a), (j, found.points_b)):
+            rows.append(np.column_stack([np.full(len(points), view), points.double().numpy()]))
+    table = np.concatenate(rows)
+    quantised = np.column_stack([table[:, 0], np.rint(table[:, 1:] * _QUANTUM)]).astype(np.int64)
+    keys, first, inverse = np.unique(quantised, axis=0, return_index=True, return_inverse=True)
+    blocks = np.split(inverse.reshape(-1), np.cumsum([len(block) for block in rows]))[1:-1]
+    links = [np.column_stack([a, b]) for a, b in zip(blocks[::2], blocks[1::2], strict=True)]
+    confidence = [found.confidence.numpy() for found in matches.values()]
+    empty = np.zeros((0, 2), np.int64)
+    return keys, table[first, 1:], np.concatenate([empty, *links]), np.concatenate([np.zeros(0), *confidence])
+
+
+def triangulate(
+    projections: Tensor, view: Tensor, pixel: Tensor, track: Tensor, count: int, weight: Tensor | None = None
+) -> Tensor:
+    """Points (count, 3) of tracks by the direct linear transform over all their views (Hartley and Zisserman, 12.2).
+
+    ``projections`` (views, 3, 4) map world points to pixels; rows of ``view``, ``pixel``, ``track`` are observations.
+    """
+    rows = pixel.double()[..., None] * projections[view, 2:3] - projections[view, :2]
+    rows = rows / rows[..., :3].norm(dim=-1, keepdim=True).clamp(min=1e-12)
+    if weight is not None:
+        rows = rows * weight[:, None, None]
+    normal = torch.zeros(count, 4, 4, dtype=torch.float64)
+    normal.index_add_(0, track, rows.transpose(-1, -2) @ rows)
+    point = torch.linalg.eigh(normal)[1][..., 0]
+    w = point[:, 3:]
+    return point[:, :3] / torch.where(w.abs() < 1e-12, torch.full_like(w, 1e-12), w)
+
+
+def triangulated_tracks(
+    matches: Mapping[Pair, Matches],
+    views: Sequence[View],
+    cameras: Sequence[Camera],
+    *,
+    max_error: float = 4.0,
+    min_angle: float = 1.0,
+) -> Tracks:
+    """Sparse points with observations in the pixels of the original photos.
+
+    ``cameras[k]`` is the camera of ``views[k]`` for its original photo. Observations further than ``max_error`` pixels
+    (of the view, so that it means the same for every photo size) from their point's projection, behind a camera, or in
+    tracks whose rays meet at less than ``min_angle`` degrees are dropped.
+    """
+    view, pixel, track = build_tracks(matches)
+    scale = torch.tensor([float(v.original_from_view[0, 0]) for v in views], dtype=torch.float64)
+    original = torch.zeros_like(pixel, dtype=torch.float64)
+    for k, v in enumerate(views):
+        original[view == k] = map_pixels(v.original_from_view, pixel[view == k].double())
+    camera_from_world = torch.stack([c.camera_from_world.double() for c in cameras])
+    projections = torch.stack([c.intrinsics.double() for c in cameras]) @ camera_from_world[:, :3]
+    centres = torch.stack([c.centre.double() for c in cameras])
+    weight = torch.ones(len(view), dtype=torch.float64)
+    points = torch.zeros(0, 3, dtype=torch.float64)
+    for allowed in (4 * max_error, 2 * max_error, max_error):  # outliers leave before the final point is computed
+        count = int(track.max()) + 1 if len(track) else 0
+        points = triangulate(projections, view, original, track, count, weight / scale[view])
+        good = _errors(projections, view, original, points[track]) <= allowed * scale[view]
+        good &= _wide_enough(centres, view, track, points, good, min_angle)[track]
+        good &= torch.bincount(track[good], minlength=count)[track] >= 2
+        view, original, pixel, weight = view[good], original[good], pixel[good], weight[good]
+        kept, track = track[good].unique(return_inverse=True)
+        points = points[kept]
+    return Tracks(points.float(), _colours(views, view, pixel, track, len(points)), view, original.float(), track)
+
+
+def _errors(projections: Tensor, view: Tensor, pixel: Tensor, points: Tensor) -> Tensor:
+    """Reprojection error in pixels; infinite behind the camera."""
+    homogeneous = (projections[view] @ torch.cat([points, torch.ones_like(points[:, :1])], -1)[..., None])[..., 0]
+    depth = homogeneous[:, 2:]
+    error = (homogeneous[:, :2] / depth.clamp(min=1e-9) - pixel).norm(dim=-1)
+    return torch.where(depth[:, 0] > 1e-9, error, torch.inf)
+
+
+def _wide_enough(
+    centres: Tensor, view: Tensor, track: Tensor, points: Tensor, good: Tensor, min_angle: float
+) -> Tensor:
+    """Per track, whether its rays spread by ``min_angle`` degrees (twice the largest deviation from their mean)."""
+    rays = torch.nn.functional.normalize(points[track] - centres[view], dim=-1)
+    total = torch.zeros(len(points), 3, dtype=rays.dtype).index_add_(0, track[good], rays[good])
+    mean = torch.nn.functional.normalize(total, dim=-1)
+    cosine = (rays * mean[track]).sum(-1).clamp(-1, 1)
+    cosine = torch.where(good, cosine, 1.0)
+    smallest = torch.ones(len(points), dtype=rays.dtype).scatter_reduce(0, track, cosine, "amin")
+    return torch.rad2deg(2 * smallest.acos()) >= min_angle
+
+
+def _colours(views: Sequence[View], view: Tensor, pixel: Tensor, track: Tensor, count: int) -> Tensor:
+    """Mean colour of each track over its observations (uint8)."""
+    total = torch.zeros(count, 3)
+    for k, v in enumerate(views):
+        mine = view == k
+        x = pixel[mine, 0].round().long().clamp(0, v.size[1] - 1)
+        y = pixel[mine, 1].round().long().clamp(0, v.size[0] - 1)
+        total.index_add_(0, track[mine], v.image[y, x].float())
+    share = torch.bincount(track, minlength=count).clamp(min=1)[:, None]
+    return (total / share).round().to(torch.uint8)

@@ -1,0 +1,284 @@
+"""Photos in, a scene out: the main road of the house."""
+
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from unposed import __version__
+from unposed.align.clean import clean_pointcloud
+from unposed.align.dense import Alignment, align
+from unposed.align.graph import scene_graph
+from unposed.align.matching import pair_matches
+from unposed.align.refine import Refinement, refine
+from unposed.errors import UserError
+from unposed.io.pairs_cache import PairCache, run_fingerprint
+from unposed.io.photos import Photo, PhotoSet, Skipped, find_photos, make_views
+from unposed.models.base import PairModel
+from unposed.models.inference import predict_pairs
+from unposed.models.registry import choose_default, load_model
+from unposed.scene import Scene, SceneView, Tracks
+from unposed.tasks.progress import Reporter, Silent
+from unposed.views import Camera, Matches, Pair, PairPrediction, View
+
+COMPLETE_UP_TO = 30
+"""Photos up to which every pair is looked at when the scene graph is left to us."""
+
+Source = str | Path | Sequence[str | Path]
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the user already knows, by photo name, in the pixels of the original photos."""
+
+    intrinsics: Mapping[str, torch.Tensor]
+    """3x3 matrices K."""
+    world_from_camera: Mapping[str, torch.Tensor]
+    """4x4 rigid transforms."""
+
+
+NOTHING_KNOWN = Known({}, {})
+
+
+def reconstruct(
+    source: Source,
+    *,
+    model: str | PairModel = "auto",
+    out: Path | str | None = None,
+    graph: str = "auto",
+    frames: int | None = None,
+    every: int | None = None,
+    known: Known = NOTHING_KNOWN,
+    one_camera: bool | None = None,
+    bundle: bool = True,
+    clean: bool = True,
+    device: str = "auto",
+    report: Reporter | None = None,
+) -> Scene:
+    """Cameras, depth and points of photos that nobody calibrated.
+
+    Args:
+        source: a folder, a glob pattern, one photo or video, or a list of them.
+        model: a registered name, a path to a released file, a loaded model, or ``auto``.
+        out: folder for the scene and its exports. With it, finished pairs outlive an interruption: the same call
+            again continues where the last one stopped.
+        graph: pairs to predict: ``auto``, ``complete``, ``swin-3``, ``logwin-4``, ``oneref-0``, ... or a file of pairs.
+        frames, every: of a video, how many frames evenly spread, or every n-th.
+        known: intrinsics and poses to keep fixed.
+        one_camera: all photos share one focal length; None: when all have the same size.
+        bundle: refine the cameras by bundle adjustment, keeping the result only if it explains the matches better.
+        clean: lower the confidence of points that stand in front of what another view sees (DUSt3R's clean-up).
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        report: where progress and warnings go; nowhere by default.
+
+    Returns:
+        The largest scene; photos that could not be connected to it are in ``scene.others`` and
+        ``scene.unregistered``.
+
+    Raises:
+        UserError: no usable photo, an unknown model, a file that cannot be read.
+    """
+    report = report or Silent()
+    started = time.monotonic()
+    found = find_photos(source, frames=frames, every=every)
+    _tell_skipped(found, report)
+    loaded = _load(model, device, report)
+    views = make_views(found.photos, loaded.image_rule)
+    pairs = choose_pairs(graph, found)
+    timings = {"photos": time.monotonic() - started}
+    with _pair_cache(out, loaded, views) as cache:
+        todo = cache.missing(pairs)
+        if len(todo) < len(pairs):
+            report.say(f"{len(pairs) - len(todo)} of {len(pairs)} pairs come from an earlier run")
+        step = time.monotonic()
+        predictions = predict_pairs(loaded, views, todo)
+        for pair, prediction in report.track(predictions, len(todo), f"{loaded.name}: pairs of views"):
+            cache.put(pair, prediction)
+        timings["pairs"] = time.monotonic() - step
+        step = time.monotonic()
+        shared = _same_size(found.photos) if one_camera is None else one_camera
+        alignments = align(views, cache, shared_focal=shared, **_known_of_views(known, views))
+        timings["alignment"] = time.monotonic() - step
+        step = time.monotonic()
+        scenes = []
+        for alignment in report.track(alignments, len(alignments), "components: tracks and bundle adjustment"):
+            scenes.append(_component(alignment, views, cache, loaded, known, shared, bundle, clean, report))
+        timings["refinement"] = time.monotonic() - step
+    provenance = {
+        "unposed": __version__,
+        "torch": torch.__version__,
+        "source": str(source),
+        "graph": graph,
+        "pairs": len(pairs),
+        "skipped": [f"{s.name}: {s.reason}" for s in found.skipped],
+        "seconds": {name: round(value, 2) for name, value in timings.items()},
+    }
+    return _gather(scenes, views, provenance)
+
+
+def choose_pairs(graph: str, found: PhotoSet) -> list[Pair]:
+    """Ordered pairs of a scene graph over the photos found; one photo is paired with itself (DUSt3R, section 3.3)."""
+    count = len(found.photos)
+    if count == 1:
+        return [(0, 0)]
+    if graph == "auto":
+        graph = "complete" if count <= COMPLETE_UP_TO else "logwin-5-noncyclic"
+    return scene_graph(graph, count)
+
+
+def _tell_skipped(found: PhotoSet, report: Reporter) -> None:
+    for skipped in found.skipped:
+        report.say(f"skipped {skipped.name}: {skipped.reason}")
+
+
+def _load(model: str | PairModel, device: str, report: Reporter) -> PairModel:
+    if not isinstance(model, str):
+        return model
+    if model == "auto":
+        model, reason = choose_default()
+        report.say(f"model: {model} ({reason})")
+    return load_model(model, device=device)
+
+
+def _same_size(photos: Sequence[Photo]) -> bool:
+    """Whether all photos could come from one camera: same size, whichever way it was held."""
+    return len({tuple(sorted(photo.size)) for photo in photos}) == 1
+
+
+@contextmanager
+def _pair_cache(out: Path | str | None, model: PairModel, views: Sequence[View]) -> Iterator[PairCache]:
+    """A cache in ``out`` that outlives an interruption and leaves with success, or a temporary one."""
+    fingerprint = run_fingerprint(model.name, model.image_rule, views)
+    if out is None:
+        with tempfile.TemporaryDirectory(prefix="unposed-") as directory:
+            yield PairCache.open(Path(directory), fingerprint)
+        return
+    cache = PairCache.open(Path(out) / "pairs", fingerprint)
+    yield cache
+
+
+def _known_of_views(known: Known, views: Sequence[View]) -> dict[str, dict[int, torch.Tensor]]:
+    """Known intrinsics (moved to the pixels of the views) and poses, by index."""
+    index = {view.name: k for k, view in enumerate(views)}
+    unknown = sorted((set(known.intrinsics) | set(known.world_from_camera)) - set(index))
+    if unknown:
+        raise UserError(f"known cameras name {unknown[0]!r}, which is not one of the {len(views)} usable photos")
+    view_from_original = {k: torch.linalg.inv(view.original_from_view) for k, view in enumerate(views)}
+    return {
+        "known_intrinsics": {
+            index[n]: (view_from_original[index[n]] @ k.double()).float() for n, k in known.intrinsics.items()
+        },
+        "known_poses": {index[n]: pose.float() for n, pose in known.world_from_camera.items()},
+    }
+
+
+def _component(
+    alignment: Alignment,
+    views: Sequence[View],
+    cache: Mapping[Pair, PairPrediction],
+    model: PairModel,
+    known: Known,
+    shared: bool,
+    bundle: bool,
+    clean: bool,
+    report: Reporter,
+) -> Scene:
+    """One connected set of views as a scene: cameras of the original photos, tracks, refinement, cleaned maps."""
+    mine = [views[k] for k in alignment.indices]
+    cameras = [
+        Camera(k, pose, view.size[1], view.size[0]).through(view.original_from_view, *view.original_size)
+        for k, pose, view in zip(alignment.intrinsics, alignment.world_from_camera, mine, strict=True)
+    ]
+    matches = _matches(alignment, cache)
+    depth, tracks = list(alignment.depth), None
+    if len(mine) > 1:
+        result = _refined(matches, mine, cameras, known, shared, bundle)
+        cameras, tracks = result.cameras, result.tracks
+        if result.kept:
+            depth = [_rescaled(d, k, result, mine) for k, d in enumerate(depth)]
+            report.say(
+                f"bundle adjustment: {result.explained_before:.0%} -> {result.explained_after:.0%} of the matches fit"
+            )
+    scene_views = [
+        SceneView(view, camera, d, c)
+        for view, camera, d, c in zip(mine, cameras, depth, alignment.confidence, strict=True)
+    ]
+    if clean and len(mine) > 1:
+        scene_views = _cleaned(scene_views)
+    return Scene(tuple(scene_views), tracks, model.metric, model.name, {}, (), ())
+
+
+def _matches(alignment: Alignment, cache: Mapping[Pair, PairPrediction]) -> dict[Pair, Matches]:
+    """Matches of the component's pairs, by position in ``alignment.indices``; verified ones once per unordered pair."""
+    position = {k: n for n, k in enumerate(alignment.indices)}
+    matches: dict[Pair, Matches] = {}
+    for i, j in cache:
+        if i == j or i not in position or j not in position:
+            continue
+        a, b = position[i], position[j]
+        prediction = cache[i, j]
+        if prediction.matches is not None and (b, a) in matches:
+            continue
+        matches[a, b] = pair_matches(prediction)
+    return matches
+
+
+def _refined(
+    matches: Mapping[Pair, Matches],
+    views: Sequence[View],
+    cameras: Sequence[Camera],
+    known: Known,
+    shared: bool,
+    bundle: bool,
+) -> Refinement:
+    fixed_poses = [k for k, view in enumerate(views) if view.name in known.world_from_camera]
+    everything_known = bool(known.intrinsics) and all(view.name in known.intrinsics for view in views)
+    return refine(
+        matches,
+        views,
+        cameras,
+        fixed_intrinsics=everything_known,
+        shared_intrinsics=shared,
+        fixed_poses=fixed_poses,
+        adjust=bundle,
+    )
+
+
+def _rescaled(depth: torch.Tensor, k: int, result: Refinement, views: Sequence[View]) -> torch.Tensor:
+    """A depth map brought to the scale of the refined tracks that its view sees."""
+    tracks = result.tracks
+    mine = tracks.view == k
+    if int(mine.sum()) < 8:
+        return depth
+    camera = result.cameras[k].through(torch.linalg.inv(views[k].original_from_view), depth.shape[1], depth.shape[0])
+    points = transform_points(camera.camera_from_world, tracks.points[tracks.track[mine]])
+    pixel = project(points, camera.intrinsics).round().long()
+    inside = (pixel >= 0).all(-1) & (pixel[:, 0] < depth.shape[1]) & (pixel[:, 1] < depth.shape[0])
+    predicted = depth[pixel[inside, 1], pixel[inside, 0]]
+    ratio = points[inside, 2] / predicted
+    ratio = ratio[(predicted > 0) & (ratio > 0)]
+    return depth * ratio.median() if len(ratio) >= 8 else depth
+
+
+def _cleaned(scene_views: Sequence[SceneView]) -> list[SceneView]:
+    cameras = [sv.view_camera for sv in scene_views]
+    confidence = clean_pointcloud(
+        [c.intrinsics for c in cameras],
+        [c.camera_from_world for c in cameras],
+        [sv.depth for sv in scene_views],
+        [sv.confidence for sv in scene_views],
+    )
+    return [replace(sv, confidence=c) for sv, c in zip(scene_views, confidence, strict=True)]
+
+
+def _gather(scenes: Sequence[Scene], views: Sequence[View], provenance: dict) -> Scene:
+    """The largest component with the others behind it; components of one photo are unregistered, unless all are."""
+    connected = [scene for scene in scenes if len(scene.views) > 1] or list(scenes[:1])
+    registered = {sv.view.name for scene in connected for sv in scene.views}
+    unregistered = tuple(view.name for view in views if view.name not in registered)
+    first, *others = (replace(scene, provenance=provenance) for scene in connected)
+    return replace(first, others=tuple(others), unregistered=unregistered)
