@@ -43,9 +43,9 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 def atomic_directory(path: str | Path, marker: str) -> Iterator[Path]:
     """Yield an empty temporary folder; on success it becomes ``path``, in place of an earlier one of ours.
 
-    A folder at ``path`` is ours, and is replaced, when it holds a file called ``marker`` (say ``scene.json``), which the
-    body must write too; an empty one is taken as well. Call :func:`restore_directory` before reading ``path``: it heals
-    the one moment, between two renames, at which a crash leaves the old folder under another name.
+    A folder at ``path`` is ours, and is replaced, when it holds a file called ``marker`` (say ``scene.json``), which
+    the body must write too; an empty one is taken as well. Call :func:`restore_directory` before reading ``path``: it
+    heals the one moment, between two renames, at which a crash leaves the old folder under another name.
 
     Raises:
         UserError: ``path`` holds something that is not ours, or cannot be written.

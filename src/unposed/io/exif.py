@@ -5,7 +5,7 @@ from typing import Any
 
 from PIL import ExifTags, Image
 
-_ROTATIONS = {
+_UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -14,13 +14,17 @@ _ROTATIONS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+SIDE_SWAPPING = frozenset(_UPRIGHT[orientation] for orientation in (5, 6, 7, 8))
+"""The transpositions that exchange width and height."""
+
 _MILLIMETRES_PER_UNIT = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}
 _DIAGONAL_OF_35MM_FILM = math.hypot(36.0, 24.0)
 
 
-def rotation(image: Image.Image) -> Image.Transpose | None:
-    """The transposition that turns stored pixels the right way up (EXIF Orientation); None when there is none."""
-    return _ROTATIONS.get(_tags(image).get(ExifTags.Base.Orientation))
+def upright(image: Image.Image) -> Image.Transpose | None:
+    """The transposition that turns stored pixels the right way up (EXIF Orientation); None when they already are."""
+    orientation = _tags(image).get(ExifTags.Base.Orientation, 1)
+    return _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
 
 
 def focal_in_pixels(image: Image.Image) -> float | None:
@@ -37,13 +41,12 @@ def focal_in_pixels(image: Image.Image) -> float | None:
 
 
 def _from_sensor(tags: dict[int, Any], longest: int) -> float | None:
-    focal, pixels_per_unit = (
-        _number(tags.get(tag)) for tag in (ExifTags.Base.FocalLength, ExifTags.Base.FocalPlaneXResolution)
-    )
-    unit = _MILLIMETRES_PER_UNIT.get(tags.get(ExifTags.Base.FocalPlaneResolutionUnit, 2))
+    focal = _number(tags.get(ExifTags.Base.FocalLength))
+    pixels_per_unit = _number(tags.get(ExifTags.Base.FocalPlaneXResolution))
+    unit = _MILLIMETRES_PER_UNIT.get(int(_number(tags.get(ExifTags.Base.FocalPlaneResolutionUnit, 2)) or 0))
     if not focal or not pixels_per_unit or not unit:
         return None
-    sides = [_number(tags.get(tag)) or 0 for tag in (ExifTags.Base.ExifImageWidth, ExifTags.Base.ExifImageHeight)]
+    sides = [_number(tags.get(tag)) or 0.0 for tag in (ExifTags.Base.ExifImageWidth, ExifTags.Base.ExifImageHeight)]
     resized = longest / max(sides) if max(sides) > 0 else 1.0
     return focal * pixels_per_unit / unit * resized
 

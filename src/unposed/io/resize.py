@@ -32,18 +32,23 @@ class ImageRule:
         long_side = round(self.size * longest / min(width, height)) if self.size == 224 else self.size
         new_width, new_height = round(width * long_side / longest), round(height * long_side / longest)
         centre_x, centre_y = new_width // 2, new_height // 2
-        if self.size == 224:
-            half_width = half_height = min(centre_x, centre_y)
-        else:
-            half_width = self.patch * (2 * centre_x // self.patch) / 2
-            half_height = self.patch * (2 * centre_y // self.patch) / 2
-            if new_width == new_height and not self.square_ok:
-                half_height = self.patch * (3 * half_width // (2 * self.patch)) / 2
-        box = (centre_x - half_width, centre_y - half_height, centre_x + half_width, centre_y + half_height)
-        left, top, right, bottom = (int(edge) for edge in box)
+        crop_width, crop_height = self._crop(new_width, new_height)
+        left, top = int(centre_x - crop_width / 2), int(centre_y - crop_height / 2)
+        right, bottom = left + crop_width, top + crop_height
         if right - left < self.patch or bottom - top < self.patch:
             raise UserError(f"A photo of {width} x {height} pixels is too narrow for this model; crop it first.")
         return ResizePlan((width, height), (new_width, new_height), (left, top, right, bottom))
+
+    def _crop(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height of the crop of a resized photo; it is taken about the pixel (width // 2, height // 2)."""
+        even_width, even_height = 2 * (width // 2), 2 * (height // 2)
+        if self.size == 224:
+            side = min(even_width, even_height)
+            return side, side
+        crop_width, crop_height = (self.patch * (side // self.patch) for side in (even_width, even_height))
+        if width == height and not self.square_ok:
+            crop_height = self.patch * (3 * crop_width // (4 * self.patch))
+        return crop_width, crop_height
 
 
 @dataclass(frozen=True)
