@@ -1,3 +1,35 @@
-"""3D from photos nobody calibrated: cameras, depth, points and matches."""
+"""3D from photos nobody calibrated: cameras, depth, points and matches.
+
+>>> import unposed
+>>> scene = unposed.reconstruct("photos/")
+>>> scene.cameras["a.jpg"].world_from_camera
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from unposed.errors import UserError
+    from unposed.models.registry import list_models, load_model
+    from unposed.scene import Scene
+    from unposed.tasks.reconstruct import Known, reconstruct
 
 __version__ = "0.1.0"
+
+__all__ = ["Known", "Scene", "UserError", "list_models", "load_model", "reconstruct"]
+
+_HOMES = {
+    "Known": "unposed.tasks.reconstruct",
+    "Scene": "unposed.scene",
+    "UserError": "unposed.errors",
+    "list_models": "unposed.models.registry",
+    "load_model": "unposed.models.registry",
+    "reconstruct": "unposed.tasks.reconstruct",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name when it is first used, so that ``import unposed`` and ``unposed --help`` are quick."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'unposed' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
