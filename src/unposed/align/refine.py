@@ -36,15 +36,16 @@ def refine(
     fixed_intrinsics: bool = False,
     shared_intrinsics: bool = False,
     fixed_poses: Sequence[int] = (),
+    adjust: bool = True,
 ) -> Refinement:
     """Alternate triangulation of all tracks and bundle adjustment (Ceres, through pycolmap), tightening the gates.
 
     ``cameras[k]`` is the camera of ``views[k]`` for its original photo; indices in ``matches`` are into ``views``.
-    Poses in ``fixed_poses`` stay exactly as they are.
+    Poses in ``fixed_poses`` stay exactly as they are. With ``adjust`` off, only the tracks are made.
     """
     before = explained_share(matches, views, cameras)
     adjusted = list(cameras)
-    for max_error, min_angle in _ROUNDS:
+    for max_error, min_angle in _ROUNDS if adjust else ():
         tracks = triangulated_tracks(matches, views, adjusted, max_error=max_error, min_angle=min_angle)
         if len(tracks.points) < 20:
             break
