@@ -1,0 +1,92 @@
+"""What a training run measures about itself, without making the host wait for the device at every step."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from unposed.train.recipe import Batch
+
+_PEAK_TFLOPS = {"H200": 989.0, "H100": 989.0, "A100": 312.0, "L40S": 362.0}
+"""Dense bfloat16 peak by a part of the device's name, from the makers' data sheets."""
+
+
+class Meter:
+    """Sums of losses on the device, and device time by activity, read together every few steps."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._start = time.perf_counter()
+        self._clear()
+
+    def _clear(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._steps = 0
+        self._pairs = 0
+        self._flops = 0.0
+        self._seconds: dict[str, float] = {}
+        self._events: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = []
+
+    @contextmanager
+    def timing(self, activity: str) -> Iterator[None]:
+        """Add the device time of the body to ``activity``."""
+        if self._device.type == "cuda":
+            begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            begin.record()
+            yield
+            end.record()
+            self._events.append((activity, begin, end))
+        else:
+            begin_s = time.perf_counter()
+            yield
+            self._seconds[activity] = self._seconds.get(activity, 0.0) + time.perf_counter() - begin_s
+
+    def add(self, losses: dict[str, Tensor], pairs: int, flops: float) -> None:
+        """Account for one step."""
+        for name, value in losses.items():
+            value = value.detach().float()
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+        self._steps += 1
+        self._pairs += pairs
+        self._flops += flops
+
+    def skip_pause(self, seconds: float) -> None:
+        """Leave a pause (validation, a checkpoint) out of the rates."""
+        self._start += seconds
+
+    def read(self) -> dict[str, float]:
+        """Means and rates since the last reading; waits for the device."""
+        means = torch.stack(list(self._sums.values())).div(self._steps).tolist()
+        for activity, begin, end in self._events:
+            self._seconds[activity] = self._seconds.get(activity, 0.0) + begin.elapsed_time(end) / 1e3
+        now = time.perf_counter()
+        elapsed = max(now - self._start, 1e-9)
+        record = dict(zip(self._sums, means, strict=True))
+        record |= {f"{activity}_share": s / elapsed for activity, s in self._seconds.items()}
+        record |= {"pairs_per_s": self._pairs / elapsed, "tflops": self._flops / elapsed / 1e12}
+        peak = peak_tflops(self._device)
+        if peak:
+            record["share_of_peak"] = record["tflops"] / peak
+        self._start = now
+        self._clear()
+        return record
+
+
+def peak_tflops(device: torch.device) -> float | None:
+    """Stated bfloat16 peak of a known GPU, else None."""
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((peak for part, peak in _PEAK_TFLOPS.items() if part in name), None)
+
+
+def count_flops(loss: Callable[[Batch], Tensor], batch: Batch) -> float:
+    """Floating-point operations of the loss and its gradient on a batch, counted on an eighth of it."""
+    samples = next(iter(batch.values())).shape[0]
+    part = max(1, samples // 8)
+    with FlopCounterMode(display=False) as counter:
+        loss({name: tensor[:part] for name, tensor in batch.items()}).backward()
+    return counter.get_total_flops() * samples / part
