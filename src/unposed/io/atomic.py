@@ -16,10 +16,11 @@ from unposed.errors import UserError
 
 
 @contextmanager
-def atomic_write(path: str | Path) -> Iterator[Path]:
+def atomic_write(path: str | Path, *, sync: bool = True) -> Iterator[Path]:
     """Yield a temporary path with the same suffix in the same folder; on success it becomes ``path``.
 
-    Missing parent folders are made. If the body raises, ``path`` is as it was.
+    Missing parent folders are made. If the body raises, ``path`` is as it was. Without ``sync`` the promise holds for a
+    killed process, but a power cut may leave a damaged file: for caches that check what they read.
 
     Raises:
         UserError: the place cannot be written (permissions, a folder of that name, disk full).
@@ -32,9 +33,11 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
             if path.is_dir():
                 raise UserError(f"{path} is a folder; choose a file name.")
             yield temporary
-            _sync(temporary)
+            if sync:
+                _sync(temporary)
             os.replace(temporary, path)
-            _sync(path.parent)
+            if sync:
+                _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
