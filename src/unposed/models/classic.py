@@ -1,0 +1,208 @@
+"""The weight-free pair model: SIFT, robust two-view geometry with one focal for the collection, and plane sweep.
+
+It answers like a network of the DUSt3R family (two pointmaps in one frame, confidences of at least 1), so that every
+task runs on photos without trained weights. Lengths of a pair are in units of its baseline.
+"""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from unposed.geometry.cameras import intrinsics_matrix, pointmap_from_depth
+from unposed.geometry.transforms import invert_rigid, transform_points
+from unposed.io.resize import ImageRule
+from unposed.models import sift
+from unposed.models.plane_sweep import sweep_both
+from unposed.models.two_view import TwoView, consensus_focal, estimate_two_view
+from unposed.views import Matches, Pair, PairPrediction, View
+
+TOP_CONFIDENCE = 10.0
+"""Confidence of a pixel with full support in a pair with many matches and a wide baseline."""
+MANY_INLIERS = 150
+WIDE_ANGLE = math.radians(4)
+EXIF_SPREAD = 0.05
+"""How far (standard deviation of the logarithm) a focal length told by EXIF is believed."""
+FEW_PAIRS = 3
+"""Cameras seen by fewer pairs of their own share one focal with all others of that kind."""
+
+
+class Classic:
+    """Weight-free ``PairModel``."""
+
+    name = "classic"
+    image_rule = ImageRule(size=640)
+    metric = False
+
+    def encode(self, views: Sequence[View]) -> list[sift.Keypoints]:
+        """Keypoints of each view."""
+        return [sift.detect(view.image) for view in views]
+
+    def decode(
+        self, views: Sequence[View], features: Sequence[sift.Keypoints], pairs: Sequence[Pair]
+    ) -> Iterator[tuple[Pair, PairPrediction]]:
+        """Predictions for ordered pairs; the pairs agree on focals first, (i, j) and (j, i) share work."""
+        asked: dict[Pair, list[Pair]] = defaultdict(list)
+        for i, j in pairs:
+            asked[min(i, j), max(i, j)].append((i, j))
+        matches = {(i, j): sift.match(features[i], features[j]) for i, j in asked if i != j}
+        points = {
+            (i, j): (features[i].points[found[:, 0]], features[j].points[found[:, 1]])
+            for (i, j), found in matches.items()
+        }
+        focals = agree_on_focals(views, points)
+        for (i, j), orders in asked.items():
+            solved = _solve(views[i], views[j], features[i], features[j], focals[i], focals[j], matches.get((i, j)))
+            for order in dict.fromkeys(orders):
+                yield order, solved.prediction(swapped=order != (i, j))
+
+
+@dataclass(frozen=True, eq=False)
+class _Solved:
+    """What is known of an unordered pair: a pointmap of each view in its own camera, and the pose between them."""
+
+    points_i: Float[Tensor, "height_i width_i 3"]
+    points_j: Float[Tensor, "height_j width_j 3"]
+    confidence_i: Float[Tensor, "height_i width_i"]
+    confidence_j: Float[Tensor, "height_j width_j"]
+    j_from_i: Float[Tensor, "4 4"]
+    matches: Matches
+
+    def prediction(self, swapped: bool) -> PairPrediction:
+        """The pair as seen from camera i or, swapped, from camera j."""
+        if swapped:
+            return PairPrediction(
+                self.points_j,
+                transform_points(self.j_from_i, self.points_i),
+                self.confidence_j,
+                self.confidence_i,
+                matches=Matches(self.matches.points_b, self.matches.points_a, self.matches.confidence),
+            )
+        return PairPrediction(
+            self.points_i,
+            transform_points(invert_rigid(self.j_from_i), self.points_j),
+            self.confidence_i,
+            self.confidence_j,
+            matches=self.matches,
+        )
+
+
+def _solve(
+    view_i: View,
+    view_j: View,
+    keypoints_i: sift.Keypoints,
+    keypoints_j: sift.Keypoints,
+    focal_i: float,
+    focal_j: float,
+    found: Int[Tensor, "n 2"] | None,
+) -> _Solved:
+    """Pose by the given matches, once more with matches guided by it, and depth by it; flat where no pose is found."""
+    geometry = None
+    if found is not None:
+        geometry, found = _guided_geometry(view_i, view_j, keypoints_i, keypoints_j, focal_i, focal_j, found)
+    if geometry is None or found is None:
+        return _flat(view_i, view_j, focal_i, focal_j, torch.eye(4), _matches(keypoints_i, keypoints_j, None))
+    kept = _matches(keypoints_i, keypoints_j, found[geometry.inliers])
+    if geometry.rotation_only:
+        return _flat(view_i, view_j, focal_i, focal_j, geometry.j_from_i.float(), kept)
+    swept_i, swept_j = sweep_both(view_i.image, view_j.image, focal_i, focal_j, geometry.j_from_i, geometry.points)
+    strength = _strength(geometry)
+    return _Solved(
+        points_i=pointmap_from_depth(swept_i.depth, _intrinsics(view_i, focal_i)),
+        points_j=pointmap_from_depth(swept_j.depth, _intrinsics(view_j, focal_j)),
+        confidence_i=1 + strength * swept_i.support,
+        confidence_j=1 + strength * swept_j.support,
+        j_from_i=geometry.j_from_i.float(),
+        matches=kept,
+    )
+
+
+def _guided_geometry(
+    view_i: View,
+    view_j: View,
+    keypoints_i: sift.Keypoints,
+    keypoints_j: sift.Keypoints,
+    focal_i: float,
+    focal_j: float,
+    found: Int[Tensor, "n 2"],
+) -> tuple[TwoView | None, Int[Tensor, "n 2"]]:
+    """Geometry of the pair and the matches it was estimated from."""
+
+    def estimate(matches: Int[Tensor, "n 2"]) -> TwoView | None:
+        points_i, points_j = keypoints_i.points[matches[:, 0]], keypoints_j.points[matches[:, 1]]
+        return estimate_two_view(points_i, points_j, view_i.size, view_j.size, focal_i, focal_j)
+
+    return estimate(found), found
+
+
+def _flat(
+    view_i: View, view_j: View, focal_i: float, focal_j: float, j_from_i: Float[Tensor, "4 4"], matches: Matches
+) -> _Solved:
+    """Both views as the same distant plane, turned as the pose says, believed nowhere."""
+    turned = j_from_i.clone()
+    turned[:3, 3] = 0
+    depth_i, depth_j = torch.ones(view_i.size), torch.ones(view_j.size)
+    return _Solved(
+        points_i=pointmap_from_depth(depth_i, _intrinsics(view_i, focal_i)),
+        points_j=pointmap_from_depth(depth_j, _intrinsics(view_j, focal_j)),
+        confidence_i=depth_i,
+        confidence_j=depth_j,
+        j_from_i=turned,
+        matches=matches,
+    )
+
+
+def _strength(geometry: TwoView) -> float:
+    """What full support adds to the confidence: much for many inliers seen under wide angles, almost none if unsafe."""
+    if not geometry.reliable:
+        return 0.01
+    angle = float(geometry.angles.median())
+    return (TOP_CONFIDENCE - 1) * min(1.0, len(geometry.points) / MANY_INLIERS) * min(1.0, angle / WIDE_ANGLE)
+
+
+def _intrinsics(view: View, focal: float) -> Float[Tensor, "3 3"]:
+    height, width = view.size
+    return intrinsics_matrix(focal, torch.tensor([(width - 1) / 2, (height - 1) / 2]))
+
+
+def _matches(a: sift.Keypoints, b: sift.Keypoints, found: Int[Tensor, "n 2"] | None) -> Matches:
+    """Matched keypoints; a keypoint has the same coordinates in every pair, so that tracks can be built from them."""
+    if found is None:
+        return Matches(torch.zeros(0, 2), torch.zeros(0, 2), torch.zeros(0))
+    confidence = (a.descriptors[found[:, 0]] * b.descriptors[found[:, 1]]).sum(-1)
+    return Matches(a.points[found[:, 0]], b.points[found[:, 1]], confidence)
+
+
+def agree_on_focals(
+    views: Sequence[View], points: Mapping[Pair, tuple[Float[Tensor, "n 2"], Float[Tensor, "n 2"]]]
+) -> list[float]:
+    """Focal length of each view in its pixels, one per camera.
+
+    Photos of the same size and the same EXIF focal length are taken to come from one camera; what the pairs within a
+    camera say is pooled. Cameras with few pairs of their own share one focal, as a share of the long side.
+    """
+    cameras = [(*sorted(view.original_size), round(view.exif_focal or 0)) for view in views]
+    own = Counter(cameras[i] for i, j in points if cameras[i] == cameras[j])
+    groups = [camera if own[camera] >= FEW_PAIRS else None for camera in cameras]
+    units = [max(view.original_size) / float(view.original_from_view[0, 0]) for view in views]
+    shares = {}
+    for group in set(groups):
+        pairs = [(i, j) for i, j in points if groups[i] == group and groups[j] == group]
+        told = [
+            v.exif_focal / max(v.original_size)
+            for v, g in zip(views, groups, strict=True)
+            if g == group and v.exif_focal
+        ]
+        prior = {"prior": float(median(told)), "prior_spread": EXIF_SPREAD} if told else {}
+        shares[group] = consensus_focal(
+            [points[pair] for pair in pairs],
+            [(views[i].size, views[j].size) for i, j in pairs],
+            [(units[i], units[j]) for i, j in pairs],
+            **prior,
+        )
+    return [shares[group] * unit for group, unit in zip(groups, units, strict=True)]
