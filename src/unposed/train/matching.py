@@ -49,13 +49,17 @@ def covisible_pixels(
 
 
 def sample_correspondences(
-    index: Int[Tensor, "batch pixels"], covisible: Bool[Tensor, "batch pixels"], count: int, positives: float = 0.75
+    index: Int[Tensor, "batch pixels"],
+    covisible: Bool[Tensor, "batch pixels"],
+    count: int,
+    generator: torch.Generator,
+    positives: float = 0.75,
 ) -> Correspondences:
     """``count`` random pixels of view 1 with their partners: ``positives`` of them covisible where there are enough.
 
     The rest are pixels without a partner, paired with whatever pixel they fall on and marked invalid.
     """
-    lottery = torch.rand(covisible.shape, device=covisible.device)
+    lottery = torch.rand(covisible.shape, generator=generator, device=covisible.device)
     wanted = round(count * positives)
     first = (lottery + covisible).topk(wanted, dim=1).indices
     rest = (lottery + ~covisible).topk(count - wanted, dim=1).indices
