@@ -2,12 +2,14 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 
 from tests.factories import box_scene
 from unposed.errors import UserError
 from unposed.geometry.cameras import project
 from unposed.geometry.rotations import matrix_from_axis_angle
 from unposed.geometry.transforms import transform_points
+from unposed.io.colmap import read_colmap
 from unposed.scene import Scene
 
 
@@ -224,3 +226,37 @@ def test_views_are_found_by_name():
     assert list(scene.cameras) == [f"photo_{k}.png" for k in range(4)]
     with pytest.raises(KeyError):
         scene["nobody.png"]
+
+
+def test_export_writes_every_kind_and_reprojects_in_the_original_photos(tmp_path):
+    scene = box_scene(names=("left/a.jpg", "right/a.jpg", "b.webp", "c.png"))
+    for name in ("room.ply", "room.glb", "colmap", "transforms.json", "depth", "room.png"):
+        scene.export(tmp_path / name)
+        assert (tmp_path / name).exists()
+    cameras, tracks = read_colmap(tmp_path / "colmap")
+    assert list(cameras) == ["left/a.jpg", "right/a.jpg", "b.webp.png", "c.png"]
+    assert len(tracks.pixel) == len(scene.tracks.pixel)
+    for k, (name, camera) in enumerate(cameras.items()):
+        mine = tracks.view == k
+        local = transform_points(camera.camera_from_world, tracks.points[tracks.track[mine]])
+        assert (project(local, camera.intrinsics) - tracks.pixel[mine]).norm(dim=-1).max() < 0.01
+        with Image.open(tmp_path / "colmap" / "images" / name) as image:
+            assert image.size == (camera.width, camera.height)
+    assert (tmp_path / "depth" / "left" / "a_depth.npz").exists()
+    scene.export(tmp_path / "surface.glb", mesh=True)
+
+
+def test_export_without_tracks_gives_colmap_points_of_the_depth_maps(tmp_path):
+    scene = box_scene()
+    Scene(scene.views).export(tmp_path / "my_colmap", min_confidence=0.0)
+    cameras, tracks = read_colmap(tmp_path / "my_colmap")
+    assert len(cameras) == 4
+    assert len(tracks.points) == sum(item.depth.numel() for item in scene.views)
+    assert len(tracks.view) == 0
+
+
+def test_export_of_an_unknown_kind_or_of_nothing_is_said(tmp_path):
+    with pytest.raises(UserError, match="no known kind"):
+        box_scene().export(tmp_path / "room.obj")
+    with pytest.raises(UserError, match="no views"):
+        Scene(()).export(tmp_path / "room.ply")

@@ -6,7 +6,7 @@ could not be joined to the rest form further components, each a scene in its own
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -21,11 +21,19 @@ from unposed.errors import UserError
 from unposed.geometry.cameras import pointmap_from_depth
 from unposed.geometry.transforms import rigid, transform_points
 from unposed.io.atomic import atomic_write
+from unposed.io.depth_files import at_original_size, write_depth
+from unposed.io.mesh import depth_edges
+from unposed.io.nerfstudio import write_transforms
+from unposed.io.ply import write_ply
+from unposed.io.preview import render_preview, write_png
+from unposed.io.training_photos import place_photos
 from unposed.views import Camera, PointCloud, Tracks, View
 
 SCHEMA_VERSION = 1
 """Version of ``scene.json``; raised when a reader of the old one would misread the new one."""
 _SCENE, _MAPS = "scene.json", "maps.safetensors"
+_MAX_GLB_POINTS = 1_000_000  # more than that and browsers stumble
+_MAX_SPARSE = 200_000  # points to start a splatting trainer from
 _TRACK_KEYS = ("points", "colours", "view", "pixel", "track")
 
 
@@ -182,6 +190,88 @@ class Scene:
             raise UserError(f"The scene in {directory} is damaged ({error}); reconstruct or copy it again.") from error
         others = tuple(cls.load(directory / f"component_{k + 2}") for k in range(text["other_components"]))
         return replace(scene, others=others)
+
+    def export(self, path: str | Path, min_confidence: float | None = None, mesh: bool = False) -> None:
+        """Write for other programs; the name says what. Cameras are those of the original photos.
+
+        ========================== =====================================================================
+        ``x.ply``                  point cloud with colour and confidence
+        ``x.glb``                  points (or a surface: ``mesh``) and camera frusta with their photos
+        folder ``...colmap``       ``sparse/0`` and ``images``: bundle adjustment, splatting trainers
+        ``transforms.json``        nerfstudio, with a point cloud beside it
+        folder ``...depth``        16-bit PNG and NPZ of every depth map, at the original photos' sizes
+        ``x.png``                  a picture of points and cameras
+        ========================== =====================================================================
+
+        Only this component is written. Points below ``min_confidence`` stay out (see :meth:`points`); sparse points are
+        the tracks where there are any.
+
+        Raises:
+            UserError: a name of no known kind, a scene without views, or a place that cannot be written.
+        """
+        path = Path(path)
+        writers: dict[str, Callable[[], None]] = {
+            ".ply": lambda: write_ply(path, self.points(min_confidence)),
+            ".glb": lambda: self._export_glb(path, min_confidence, mesh),
+            ".json": lambda: write_transforms(path, self._views, self._cameras, self._sparse_points(min_confidence)),
+            ".png": lambda: write_png(path, render_preview(self.points(min_confidence), self._cameras)),
+            "colmap": lambda: self._export_colmap(path, min_confidence),
+            "depth": lambda: self._export_depth(path),
+        }
+        if not self.views:
+            raise UserError(f"The scene has no views; there is nothing to write to {path}.")
+        for ending, write in writers.items():
+            if path.name.lower().endswith(ending):
+                return write()
+        raise UserError(
+            f"{path.name} names no known kind of file: use a name ending in .ply, .glb, .json (nerfstudio) or .png, "
+            "or a folder whose name ends in colmap or depth."
+        )
+
+    @property
+    def _views(self) -> list[View]:
+        return [item.view for item in self.views]
+
+    @property
+    def _cameras(self) -> list[Camera]:
+        return [item.camera for item in self.views]
+
+    def _sparse_points(self, min_confidence: float | None) -> PointCloud:
+        """Tracks without their observations; else some of the dense points."""
+        if self.tracks is None or len(self.tracks.points) == 0:
+            return self.points(min_confidence, _MAX_SPARSE)
+        return PointCloud(self.tracks.points, self.tracks.colours, torch.ones(len(self.tracks.points)))
+
+    def _export_glb(self, path: Path, min_confidence: float | None, mesh: bool) -> None:
+        from unposed.io.gltf import surface, write_glb  # trimesh takes half a second to import
+
+        threshold = self.default_min_confidence if min_confidence is None else min_confidence
+        cameras = [item.view_camera for item in self.views]
+        images = [item.view.image for item in self.views]
+        if mesh:
+            valid = [(i.depth > 0) & (i.confidence >= threshold) & ~depth_edges(i.depth) for i in self.views]
+            parts = [surface(i.pointmap(), i.view.image, v) for i, v in zip(self.views, valid, strict=True) if v.any()]
+            write_glb(path, parts, cameras, images)
+        else:
+            write_glb(path, self.points(threshold, _MAX_GLB_POINTS), cameras, images)
+
+    def _export_colmap(self, path: Path, min_confidence: float | None) -> None:
+        from unposed.io.colmap import write_colmap
+
+        placed = place_photos(path / "images", self._views, self._cameras)
+        points: Tracks | PointCloud = self._sparse_points(min_confidence)
+        if self.tracks is not None and len(self.tracks.points):
+            maps = torch.stack([photo.file_from_original for photo in placed])[self.tracks.view]
+            pixel = (maps[:, :2, :2] @ self.tracks.pixel.double()[..., None])[..., 0] + maps[:, :2, 2]
+            points = replace(self.tracks, pixel=pixel.float())
+        write_colmap(path / "sparse" / "0", {photo.name: photo.camera for photo in placed}, points)
+
+    def _export_depth(self, path: Path) -> None:
+        stems = [str(PurePosixPath(view.name).with_suffix("")) for view in self._views]
+        for item, stem in zip(self.views, stems, strict=True):
+            name = stem if stems.count(stem) == 1 else item.view.name
+            depth, confidence = (at_original_size(values, item.view) for values in (item.depth, item.confidence))
+            write_depth(path / name, depth, item.camera.intrinsics, confidence, metric=self.metric)
 
     def _tensors(self) -> dict[str, Tensor]:
         tensors = {}

@@ -1,13 +1,11 @@
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-import unposed
 from tests.factories import box_scene
 from unposed.errors import UserError
 from unposed.geometry.cameras import project
@@ -194,8 +192,3 @@ def test_pillow_still_writes_png_after_us():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert run.stdout.strip() == "written", run.stderr[-500:]
-
-
-def test_nobody_else_imports_pycolmap():
-    package = Path(unposed.__file__).parent
-    assert [f.name for f in package.rglob("*.py") if "import pycolmap" in f.read_text()] == ["colmap.py"]

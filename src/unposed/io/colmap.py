@@ -7,7 +7,7 @@ Its poses are ``camera_from_world``, like ours with x right, y down, z forward.
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import PIL.Image  # noqa: F401  # pycolmap brings its own zlib: imported before Pillow, it breaks the PNG writer
@@ -167,13 +167,24 @@ def write_colmap(
             reconstruction.write_binary(folder)
 
 
-def read_colmap(directory: str | Path) -> tuple[dict[str, Camera], Tracks]:
-    """Cameras (of the original photos, by name) and tracks of a model folder, binary or text.
+class ColmapModel(NamedTuple):
+    """What a COLMAP model holds."""
+
+    cameras: dict[str, Camera]
+    """Cameras of the photos, by name."""
+    tracks: Tracks
+    """Sparse points; ``view`` counts in the order of ``cameras``."""
+
+
+def read_colmap(directory: str | Path) -> ColmapModel:
+    """Read a model folder, binary or text, or a folder that holds one in ``sparse/0``.
 
     Raises:
         UserError: no model there, a damaged one, or cameras with lens distortion.
     """
     directory = Path(directory)
+    if (directory / "sparse").is_dir():
+        directory = directory / "sparse" / "0"
     restore_directory(directory)
     if not any((directory / f"cameras.{suffix}").is_file() for suffix in ("bin", "txt")):
         raise UserError(f"{directory} holds no COLMAP model (cameras.bin or cameras.txt); give its sparse/0 folder.")
@@ -181,7 +192,7 @@ def read_colmap(directory: str | Path) -> tuple[dict[str, Camera], Tracks]:
         reconstruction = pycolmap.Reconstruction(directory)
     except (ValueError, RuntimeError, IndexError) as error:
         raise UserError(f"The COLMAP model in {directory} is damaged: {error}") from error
-    return cameras_from_reconstruction(reconstruction), tracks_from_reconstruction(reconstruction)
+    return ColmapModel(cameras_from_reconstruction(reconstruction), tracks_from_reconstruction(reconstruction))
 
 
 def bundle_adjust(
