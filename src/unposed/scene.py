@@ -33,6 +33,7 @@ SCHEMA_VERSION = 1
 """Version of ``scene.json``; raised when a reader of the old one would misread the new one."""
 _SCENE, _MAPS = "scene.json", "maps.safetensors"
 _MAX_GLB_POINTS = 1_000_000  # more than that and browsers stumble
+_MAX_PREVIEW = 400_000  # points in a picture, a second of work
 _MAX_SPARSE = 200_000  # points to start a splatting trainer from
 _TRACK_KEYS = ("points", "colours", "view", "pixel", "track")
 
@@ -214,7 +215,7 @@ class Scene:
             ".ply": lambda: write_ply(path, self.points(min_confidence)),
             ".glb": lambda: self._export_glb(path, min_confidence, mesh),
             ".json": lambda: write_transforms(path, self._views, self._cameras, self._sparse_points(min_confidence)),
-            ".png": lambda: write_png(path, render_preview(self.points(min_confidence), self._cameras)),
+            ".png": lambda: write_png(path, render_preview(self.points(min_confidence, _MAX_PREVIEW), self._cameras)),
             "colmap": lambda: self._export_colmap(path, min_confidence),
             "depth": lambda: self._export_depth(path),
         }

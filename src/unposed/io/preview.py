@@ -87,7 +87,7 @@ def _frusta(cameras: Sequence[Camera], points: Tensor) -> Float[Tensor, "n 3"]:
 
 def _splat(pixels: np.ndarray, depth: np.ndarray, colours: np.ndarray, width: int, height: int) -> np.ndarray:
     """Every point as a square, larger where points are few; the nearest point wins."""
-    reach = int(np.clip(np.sqrt(width * height / max(len(pixels), 1)) / 2, 1, 4))
+    reach = int(np.clip(np.sqrt(width * height / max(len(pixels), 1)) / 1.5, 1, 4))
     order = np.argsort(-depth, kind="stable")  # far ones first, so that near ones are written over them
     picture = np.full((height, width, 3), _BACKGROUND, np.uint8)
     nearest = np.full((height, width), np.inf, np.float32)
