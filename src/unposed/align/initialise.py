@@ -182,7 +182,7 @@ def average_potentials(
     views: int,
     iterations: int = 30,
 ) -> Float[Tensor, "views channels"]:
-    """Values x of every view, x of view 0 is zero, with ``x_i - x_j = difference_ij`` as nearly as possible, robustly."""
+    """Values x of every view (0 for view 0) with ``x_i - x_j = difference_ij`` as nearly as possible, robustly."""
     i, j = pairs.unbind(1)
     values = _solve_potentials(pairs, differences, weight, views)
     floor = 1e-3 * float(differences.norm(dim=-1).median()) + 1e-9

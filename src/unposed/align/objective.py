@@ -1,7 +1,8 @@
-"""DUSt3R's global alignment as published (section 3.4): parameters, objective, spanning-tree start and Adam recipe.
+"""DUSt3R's global alignment as published (section 3.4): parameters, objective and Adam recipe.
 
 The whole of every pointmap is in memory and in the objective. ``align.dense`` minimises the same objective much
-faster; this module is its yardstick, in benchmarks and against the reference's numbers.
+faster; this module and ``align.spanning_tree``, the published start, are its yardstick, in benchmarks and against the
+reference's numbers.
 """
 
 from collections.abc import Iterator, Sequence
@@ -156,8 +157,15 @@ class Parameters:
 
     def clone(self) -> "Parameters":
         """A copy that shares nothing and needs no gradients yet."""
-        tensors = (self.pairwise, self.poses, self.log_depth, self.log_focal, self.principal_offset)
-        return Parameters(*(t.detach().clone() for t in tensors), self.principal_point, self.normalise_scale)
+        return Parameters(
+            self.pairwise.detach().clone(),
+            self.poses.detach().clone(),
+            self.log_depth.detach().clone(),
+            self.log_focal.detach().clone(),
+            self.principal_offset.detach().clone(),
+            self.principal_point,
+            self.normalise_scale,
+        )
 
 
 class Objective:
@@ -174,10 +182,7 @@ class Objective:
         own area and the number of pairs; the same when all photos have one size."""
         self.data, self.distance = data, distance
         areas = data.areas[data.edges].to(data.points_i)
-        if normaliser == "total":
-            areas = areas.sum(0).expand_as(areas)
-        else:
-            areas = areas * len(areas)
+        areas = areas.sum(0).expand_as(areas) if normaliser == "total" else areas * len(areas)
         self.weight_i = transform_confidence(data.confidence_i, transform) / areas[:, :1]
         self.weight_j = transform_confidence(data.confidence_j, transform) / areas[:, 1:]
         self._pixels = torch.zeros(len(data.sizes), data.points_i.shape[1], 2)
@@ -237,7 +242,7 @@ def minimise_with_adam(
         loss = objective(parameters)
         loss.backward()
         optimiser.step()
-        yield float(loss)
+        yield float(loss.detach())
     for leaf in leaves:
         leaf.requires_grad_(False)
 
