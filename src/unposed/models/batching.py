@@ -1,0 +1,95 @@
+"""What every pair network does around its forward: views to tensors, batches of one shape, results to the CPU."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from unposed.views import Pair, PairPrediction, View
+
+Maps = dict[str, Tensor]
+"""Per-pixel outputs of a batch of views: ``points``, ``confidence`` and, with a matching head, ``descriptors``."""
+
+Item = TypeVar("Item")
+
+_PIXELS_PER_BATCH = {"cpu": 2 * 512 * 384, "cuda": 32 * 512 * 384}
+
+
+def image_batch(views: Sequence[View], device: torch.device) -> Float[Tensor, "views 3 height width"]:
+    """Pixels of views of one size, in [-1, 1]."""
+    pixels = torch.stack([view.image for view in views]).to(device)
+    return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def encode_by_size(
+    encode: Callable[[Float[Tensor, "views 3 height width"]], Tensor], views: Sequence[View], device: torch.device
+) -> list[Tensor]:
+    """Encode every view once, views of one size together; the results in the order of ``views``."""
+    features: list[Any] = [None] * len(views)
+    for batch in _batches(range(len(views)), lambda i: views[i].size, lambda i: _pixels(views[i]), device):
+        encoded = encode(image_batch([views[i] for i in batch], device))
+        for i, feature in zip(batch, encoded, strict=True):
+            features[i] = feature
+    return features
+
+
+def decode_by_shape(
+    decode: Callable[[Tensor, Tensor, tuple[int, int], tuple[int, int]], tuple[Maps, Maps]],
+    views: Sequence[View],
+    features: Sequence[Tensor],
+    pairs: Sequence[Pair],
+    device: torch.device,
+) -> Iterator[tuple[Pair, PairPrediction]]:
+    """Decode pairs whose views have the same two sizes together, in batches of bounded size.
+
+    ``decode(features_i, features_j, size_i, size_j)`` gets stacked features and the views' (height, width).
+    """
+
+    def sizes(pair: Pair) -> tuple[tuple[int, int], tuple[int, int]]:
+        return views[pair[0]].size, views[pair[1]].size
+
+    def pixels(pair: Pair) -> int:
+        return _pixels(views[pair[0]]) + _pixels(views[pair[1]])
+
+    for batch in _batches(pairs, sizes, pixels, device):
+        size_i, size_j = sizes(batch[0])
+        stacked_i = torch.stack([features[i] for i, _ in batch])
+        stacked_j = torch.stack([features[j] for _, j in batch])
+        maps_i, maps_j = (_to_cpu(maps) for maps in decode(stacked_i, stacked_j, size_i, size_j))
+        for k, pair in enumerate(batch):
+            yield (
+                pair,
+                PairPrediction(
+                    points_i=maps_i["points"][k],
+                    points_j=maps_j["points"][k],
+                    confidence_i=maps_i["confidence"][k],
+                    confidence_j=maps_j["confidence"][k],
+                    descriptors_i=maps_i["descriptors"][k] if "descriptors" in maps_i else None,
+                    descriptors_j=maps_j["descriptors"][k] if "descriptors" in maps_j else None,
+                ),
+            )
+
+
+def _batches(
+    items: Sequence[Item], key: Callable[[Item], Any], cost: Callable[[Item], int], device: torch.device
+) -> Iterator[list[Item]]:
+    """Items of one key together, as many as the device's budget of pixels takes, at least one."""
+    groups: dict[Any, list[Item]] = defaultdict(list)
+    for item in items:
+        groups[key(item)].append(item)
+    budget = _PIXELS_PER_BATCH.get(device.type, _PIXELS_PER_BATCH["cpu"])
+    for group in groups.values():
+        step = max(1, budget // cost(group[0]))
+        for start in range(0, len(group), step):
+            yield group[start : start + step]
+
+
+def _pixels(view: View) -> int:
+    return view.size[0] * view.size[1]
+
+
+def _to_cpu(maps: Maps) -> Maps:
+    return {name: value.float().cpu() for name, value in maps.items()}

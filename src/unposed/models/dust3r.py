@@ -1,0 +1,279 @@
+"""DUSt3R: two pictures in, two pointmaps out, both in the camera frame of picture 1, up to one unknown scale.
+
+Wang, Leroy, Cabon, Chidlovskii, Revaud: DUSt3R, Geometric 3D Vision Made Easy, CVPR 2024. One ViT encodes both
+pictures; two decoders exchange information in every block; one dense head per decoder regresses, for every pixel, a
+3D point and a confidence (section 3.1, figure 2).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from unposed.errors import UserError
+from unposed.io.checkpoints import Checkpoint, Rename, load_tensors, parse_constructor, rename_tensors
+from unposed.io.resize import ImageRule
+from unposed.models.batching import Maps, decode_by_shape, encode_by_size
+from unposed.models.croco import check_sizes, dpt_keys
+from unposed.nets.heads import DptHead, LinearHead, Mode, regress_confidence, regress_points
+from unposed.nets.positions import Grid, RotaryTable, grid_positions, rotary_table
+from unposed.nets.transformer import Encoder, PatchEmbed, TwinDecoder, initialise
+from unposed.views import Pair, PairPrediction, View
+
+Images = Float[Tensor, "batch 3 height width"]
+Shapes = Int[Tensor, "batch 2"]
+Size = tuple[int, int]
+_PATCH = 16
+_IGNORED_KEYWORDS = {"output_mode", "patch_embed_cls", "landscape_only", "freeze", "patch_size", "mlp_ratio"}
+
+
+@dataclass(frozen=True)
+class Dust3rConfig:
+    """Sizes and output modes; the defaults are those of the three released models but for the head and the size."""
+
+    img_size: tuple[int, int] = (512, 512)
+    head_type: Literal["linear", "dpt"] = "dpt"
+    depth_mode: Mode = ("exp", float("-inf"), float("inf"))
+    conf_mode: Mode | None = ("exp", 1, float("inf"))
+    enc_embed_dim: int = 1024
+    enc_depth: int = 24
+    enc_num_heads: int = 16
+    dec_embed_dim: int = 768
+    dec_depth: int = 12
+    dec_num_heads: int = 12
+    pos_embed: str = "RoPE100"
+
+    @classmethod
+    def from_keywords(cls, keywords: Mapping[str, Any]) -> "Dust3rConfig":
+        """From the keywords of the reference's constructor, as released files and hub configurations hold them.
+
+        How pictures are stored for training (``landscape_only``, ``patch_embed_cls``) is left out: it changes no
+        weight, and here every picture keeps its orientation.
+
+        Raises:
+            UserError: an unknown keyword, or a value that no such network can have.
+        """
+        known = {field.name for field in fields(cls)}
+        unknown = sorted(set(keywords) - known - _IGNORED_KEYWORDS)
+        if unknown:
+            raise UserError(f"The configuration has {unknown[0]!r}, which DUSt3R does not know; is it another model's?")
+        if keywords.get("output_mode", "pts3d") != "pts3d" or keywords.get("patch_size", _PATCH) != _PATCH:
+            raise UserError("This DUSt3R configuration has another output or patch size than the released ones.")
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in keywords.items() if k in known}
+        config = cls(**values)
+        config._validate()
+        return config
+
+    def _validate(self) -> None:
+        check_sizes(self.enc_embed_dim, self.enc_depth, self.enc_num_heads)
+        check_sizes(self.dec_embed_dim, self.dec_depth, self.dec_num_heads)
+        if self.head_type not in ("linear", "dpt") or (self.head_type == "dpt" and self.dec_depth < 10):
+            raise UserError(f"No DUSt3R head {self.head_type!r} for {self.dec_depth} decoder blocks.")
+        if not self.pos_embed.startswith("RoPE") or not self.pos_embed[4:].replace(".", "", 1).isdigit():
+            raise UserError(f"No position embedding {self.pos_embed!r} in DUSt3R; released models have RoPE100.")
+
+    @property
+    def rope_base(self) -> float:
+        """Base of the rotary embedding's wavelengths."""
+        return float(self.pos_embed.removeprefix("RoPE"))
+
+
+class Encoded(NamedTuple):
+    """Pictures after the encoder."""
+
+    tokens: Float[Tensor, "batch tokens width"]
+    positions: Int[Tensor, "batch tokens 2"]
+    """(row, column) of every token on the grid of its picture as it really is, not as it may be stored."""
+
+
+class Dust3r(nn.Module):
+    """The network and its use as a ``PairModel``."""
+
+    metric = False
+
+    def __init__(self, config: Dust3rConfig, name: str = "dust3r") -> None:
+        super().__init__()
+        self.config = config
+        self.name = name
+        self.image_rule = ImageRule(size=max(config.img_size))
+        self.patch_embed = PatchEmbed(_PATCH, config.enc_embed_dim)
+        self.encoder = Encoder(config.enc_embed_dim, config.enc_depth, config.enc_num_heads)
+        self.decoder = TwinDecoder(config.enc_embed_dim, config.dec_embed_dim, config.dec_depth, config.dec_num_heads)
+        for part in (self.patch_embed, self.encoder, self.decoder):
+            initialise(part)
+        self.head1, self.head2 = _head(config), _head(config)
+
+    def encode_images(self, images: Images, true_shape: Shapes | None = None) -> Encoded:
+        """Encode pictures in [-1, 1].
+
+        For training, portrait pictures may be stored transposed among landscape ones; ``true_shape`` then holds every
+        picture's real (height, width), and such a picture is embedded as the portrait it is.
+        """
+        grid = self.patch_embed.grid(images)
+        tokens, positions = self.patch_embed(images), grid_positions(grid, images.device).expand(len(images), -1, -1)
+        transposed = _stored_transposed(images, true_shape)
+        if transposed is not None:
+            portrait = transposed[:, None, None]
+            tokens = torch.where(portrait, self.patch_embed(images.mT), tokens)
+            positions = torch.where(portrait, grid_positions(grid[::-1], images.device), positions)
+        return Encoded(self.encoder(tokens, self._rotary(positions, self.encoder.head_dim)), positions)
+
+    def decode_tokens(self, view1: Encoded, view2: Encoded) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        """Token layers of both streams: encoder output, decoder block 1, ..., last block (normalised)."""
+        rotary1, rotary2 = (self._rotary(view.positions, self.decoder.head_dim) for view in (view1, view2))
+        return self.decoder(view1.tokens, view2.tokens, rotary1, rotary2)
+
+    def read_out(
+        self, head: nn.Module, layers: Sequence[Tensor], size: Size, transposed: Bool[Tensor, " batch"] | None = None
+    ) -> Maps:
+        """Points and, where the model has it, confidence of one view of (height, width) ``size``, as stored."""
+        with torch.autocast(layers[0].device.type, enabled=False):
+            if transposed is None:
+                raw = head(layers, _grid(size))
+            else:
+                landscape = head([layer[~transposed] for layer in layers], _grid(size))
+                portrait = head([layer[transposed] for layer in layers], _grid(size[::-1])).mT
+                raw = portrait.new_empty(len(transposed), *portrait.shape[1:])
+                raw[~transposed], raw[transposed] = landscape, portrait
+            raw = raw.permute(0, 2, 3, 1)
+            maps = {"points": regress_points(raw[..., :3], self.config.depth_mode)}
+            if self.config.conf_mode is not None:
+                maps["confidence"] = regress_confidence(raw[..., 3], self.config.conf_mode)
+            return maps
+
+    def forward(
+        self,
+        images1: Images,
+        images2: Images,
+        true_shape1: Shapes | None = None,
+        true_shape2: Shapes | None = None,
+        symmetrized: bool = False,
+    ) -> tuple[Maps, Maps]:
+        """Differentiable forward of a batch of pairs; see ``encode_images`` for ``true_shape``.
+
+        ``symmetrized`` says that the batch is [a0, b0, a1, b1, ...] against [b0, a0, b1, a1, ...]: every picture is
+        then encoded once.
+        """
+        view1, view2 = self.encode_pair(images1, images2, true_shape1, true_shape2, symmetrized)
+        layers1, layers2 = self.decode_tokens(view1, view2)
+        return (
+            self.read_out(self.head1, layers1, _size(images1), _stored_transposed(images1, true_shape1)),
+            self.read_out(self.head2, layers2, _size(images2), _stored_transposed(images2, true_shape2)),
+        )
+
+    def encode_pair(
+        self,
+        images1: Images,
+        images2: Images,
+        true_shape1: Shapes | None = None,
+        true_shape2: Shapes | None = None,
+        symmetrized: bool = False,
+    ) -> tuple[Encoded, Encoded]:
+        """Encode both sides of a batch of pairs, every picture of a symmetrised batch once."""
+        if not symmetrized:
+            return self.encode_images(images1, true_shape1), self.encode_images(images2, true_shape2)
+        a = self.encode_images(images1[::2], None if true_shape1 is None else true_shape1[::2])
+        b = self.encode_images(images2[::2], None if true_shape2 is None else true_shape2[::2])
+        return _interleaved(a, b), _interleaved(b, a)
+
+    def _rotary(self, positions: Int[Tensor, "batch tokens 2"], head_dim: int) -> RotaryTable:
+        return rotary_table(positions, head_dim, self.config.rope_base)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network lives."""
+        return self.patch_embed.proj.weight.device
+
+    @torch.no_grad()
+    def encode(self, views: Sequence[View]) -> list[Tensor]:
+        """Tokens of each view, in the number format of the network; portrait views stay portrait."""
+        return encode_by_size(lambda images: self.encode_images(images).tokens, views, self.device)
+
+    @torch.no_grad()
+    def decode(
+        self, views: Sequence[View], features: Sequence[Tensor], pairs: Sequence[Pair]
+    ) -> Iterator[tuple[Pair, PairPrediction]]:
+        """Predictions of ordered pairs, batched by the shapes of their views."""
+        yield from decode_by_shape(self._decode_batch, views, features, pairs, self.device)
+
+    def _decode_batch(self, tokens_i: Tensor, tokens_j: Tensor, size_i: Size, size_j: Size) -> tuple[Maps, Maps]:
+        view_i, view_j = (
+            Encoded(tokens, grid_positions(_grid(size), tokens.device).expand(len(tokens), -1, -1))
+            for tokens, size in ((tokens_i, size_i), (tokens_j, size_j))
+        )
+        layers_i, layers_j = self.decode_tokens(view_i, view_j)
+        return self.read_out(self.head1, layers_i, size_i), self.read_out(self.head2, layers_j, size_j)
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: Checkpoint, name: str = "dust3r") -> "Dust3r":
+        """The network of a released file: ``.pth`` with ``args.model`` in text, or a hub folder with its configuration.
+
+        Raises:
+            UserError: no configuration in it, or names or shapes that do not fit.
+        """
+        with torch.device("meta"):
+            network = cls(_released_config(checkpoint), name)
+        tensors = rename_tensors(checkpoint.tensors, KEYS)
+        if not any(key.startswith("decoder.blocks2.") for key in tensors):  # CroCo has one decoder: both start from it
+            first = "decoder.blocks1."
+            tensors |= {
+                key.replace(first, "decoder.blocks2."): t for key, t in tensors.items() if key.startswith(first)
+            }
+        load_tensors(network, tensors, checkpoint.path)
+        return network
+
+
+def _head(config: Dust3rConfig) -> nn.Module:
+    channels = 3 if config.conf_mode is None else 4
+    if config.head_type == "linear":
+        return LinearHead(config.dec_embed_dim, channels, _PATCH)
+    depth, width = config.dec_depth, config.dec_embed_dim
+    hooks = (0, depth // 2, depth * 3 // 4, depth)
+    return DptHead(hooks, (config.enc_embed_dim, width, width, width), channels)
+
+
+def _released_config(checkpoint: Checkpoint) -> Dust3rConfig:
+    config = checkpoint.extra.get("config")
+    if config is None:
+        arguments = checkpoint.extra.get("args")
+        if not isinstance(arguments, dict) or "model" not in arguments:
+            raise UserError(f"{checkpoint.path} does not say how its network is built; put its config.json beside it.")
+        _, config = parse_constructor(arguments["model"])
+    return Dust3rConfig.from_keywords(config)
+
+
+KEYS = (
+    Rename(r"enc_blocks\.(.+)", r"encoder.blocks.\1"),
+    Rename(r"enc_norm\.(.+)", r"encoder.norm.\1"),
+    Rename(r"decoder_embed\.(.+)", r"decoder.embed.\1"),
+    Rename(r"dec_blocks\.(.+)", r"decoder.blocks1.\1"),
+    Rename(r"dec_blocks2\.(.+)", r"decoder.blocks2.\1"),
+    Rename(r"dec_norm\.(.+)", r"decoder.norm.\1"),
+    Rename(r"mask_token", None),
+    Rename(r"downstream_head([12])\.proj\.(.+)", r"head\1.proj.\2"),
+    *dpt_keys(r"downstream_head([12])\.dpt\.", r"head\1."),
+)
+"""Names of the released files to ours."""
+
+
+def _grid(size: Size) -> Grid:
+    return size[0] // _PATCH, size[1] // _PATCH
+
+
+def _size(images: Images) -> Size:
+    return images.shape[-2], images.shape[-1]
+
+
+def _stored_transposed(images: Images, true_shape: Shapes | None) -> Bool[Tensor, " batch"] | None:
+    """Which pictures are portrait but stored landscape; None where none is."""
+    if true_shape is None or images.shape[-2] >= images.shape[-1]:
+        return None
+    transposed = (true_shape[:, 0] > true_shape[:, 1]).to(images.device)
+    return transposed if transposed.any() else None
+
+
+def _interleaved(a: Encoded, b: Encoded) -> Encoded:
+    return Encoded(*(torch.stack([x, y], 1).flatten(0, 1) for x, y in zip(a, b, strict=True)))

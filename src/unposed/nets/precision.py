@@ -1,0 +1,57 @@
+"""The one place that decides in which number format a network computes.
+
+Encoders and decoders may run in bfloat16; the sum through their blocks, norms and dense heads stay float32 always.
+"""
+
+import torch
+from torch import nn
+
+from unposed.errors import UserError
+from unposed.nets.transformer import Linear, PatchEmbed
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def choose_device(name: str) -> torch.device:
+    """``auto`` is CUDA where there is one, else the CPU.
+
+    Raises:
+        UserError: no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UserError(f"There is no device {name!r} here; use auto, cpu or cuda.") from error
+    return device
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """``auto`` is bfloat16 where the processor multiplies it faster than float32, else float32.
+
+    Raises:
+        UserError: another name than auto, float32 or bfloat16.
+    """
+    if name == "auto":
+        return torch.bfloat16 if _fast_bfloat16(device) else torch.float32
+    if name not in _DTYPES:
+        raise UserError(f"No number format {name!r}; use auto, {' or '.join(_DTYPES)}.")
+    return _DTYPES[name]
+
+
+def _fast_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # absent before torch 2.10
+        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    return False
+
+
+def set_dtype(network: nn.Module, dtype: torch.dtype) -> None:
+    """Make the transformer layers of ``network`` compute in ``dtype``; its norms and heads keep float32."""
+    for layer in network.modules():
+        if isinstance(layer, Linear | PatchEmbed):
+            layer.to(dtype)
