@@ -1,30 +1,43 @@
 """Dense depth of two posed views: plane sweep with zero-mean normalised correlation and semi-global aggregation.
 
 Sources: Collins, "A space-sweep approach to true multi-image matching", CVPR 1996; Hirschmueller, "Stereo processing by
-semiglobal matching", PAMI 2008. Runs at a reduced resolution; the depth map that comes out is complete, the support
-says where to believe it.
+semiglobal matching", PAMI 2008. Runs at a reduced resolution, in 16-bit integers where the work is; the depth map that
+comes out is complete, its support says where to believe it.
 """
 
 import math
 from dataclasses import dataclass
 
+import cv2
+import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, UInt8
+from numpy.typing import NDArray
 from torch import Tensor
 
-from unposed.geometry.cameras import intrinsics_matrix, pixel_grid, project
-from unposed.geometry.transforms import invert_rigid, transform_points
-
-LONG_SIDE = 224
+LONG_SIDE = 256
 """Long side in pixels of the images that are swept."""
-WINDOW = 5
-"""Side of the correlation window in swept pixels."""
+PLANES = (32, 128)
+"""Fewest and most planes; between them, as many as make a step of one pixel."""
+WINDOW = (5, 5)
+"""Correlation window in swept pixels."""
 NOISE = 3.0
 """Grey-level noise that keeps flat windows from correlating."""
-SMALL_STEP, LARGE_STEP = 0.03, 0.25
-"""Penalties of semi-global matching for a step of one plane and for a jump; the cost lies in [0, 1]."""
+UNIT = 1000
+"""Integer cost of a correlation of -1; a correlation of 1 costs 0."""
+SMALL_STEP, LARGE_STEP = np.int16(0.03 * UNIT), np.int16(0.25 * UNIT)
+"""Penalties of semi-global matching for a step of one plane and for a jump."""
 MINIMUM_CORRELATION = 0.4
+"""Support is the correlation above this, as a share of what is left to 1."""
+RANGE_MARGIN = (0.6, 1.3)
+"""The sweep reaches beyond the inverse depths of the triangulated points by these factors."""
+FULL_WEIGHT = 0.05
+"""Mean support of an area from which on its own depths fill it, not those of its surroundings."""
+
+Matrix = NDArray[np.float64]
+Image = NDArray[np.float32]
+Costs = NDArray[np.int16]
+"""(planes, height, width), or with the dimensions in another order."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,17 +54,18 @@ class SweptDepth:
 class _Side:
     """One view of a pair, reduced for the sweep."""
 
-    grey: Float[Tensor, "h w"]
-    intrinsics: Float[Tensor, "3 3"]
+    grey: Image
+    intrinsics: Matrix
     size: tuple[int, int]
+    """(height, width) of the view."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Sweep:
     """Result of sweeping one side, at sweep resolution; planes are ``step`` apart in inverse depth."""
 
-    inverse_depth: Float[Tensor, "h w"]
-    correlation: Float[Tensor, "h w"]
+    inverse_depth: Image
+    correlation: Image
     step: float
 
 
@@ -73,13 +87,13 @@ def sweep_both(
         j_from_i: Rigid transform between the cameras; depths come out in its unit of length.
         points: Triangulated points in the frame of camera i; their depths set the range of the sweeps.
     """
-    j_from_i, points = j_from_i.float(), points.float()
-    i_from_j = invert_rigid(j_from_i)
+    pose, cloud = j_from_i.double().numpy(), points.double().numpy()
+    back = np.linalg.inv(pose)
     side_i, side_j = _reduce(image_i, focal_i), _reduce(image_j, focal_j)
-    swept_i = _sweep(side_i, side_j, j_from_i, points[:, 2])
-    swept_j = _sweep(side_j, side_i, i_from_j, transform_points(j_from_i, points)[:, 2])
-    support_i = _support(swept_i, side_i, swept_j, side_j, j_from_i)
-    support_j = _support(swept_j, side_j, swept_i, side_i, i_from_j)
+    swept_i = _sweep(side_i, side_j, pose, cloud[:, 2])
+    swept_j = _sweep(side_j, side_i, back, cloud @ pose[2, :3] + pose[2, 3])
+    support_i = _support(swept_i, side_i, swept_j, side_j, pose)
+    support_j = _support(swept_j, side_j, swept_i, side_i, back)
     return _finish(swept_i, support_i, side_i), _finish(swept_j, support_j, side_j)
 
 
@@ -87,126 +101,135 @@ def _reduce(image: UInt8[Tensor, "height width 3"], focal: float) -> _Side:
     height, width = image.shape[:2]
     scale = max(height, width) / LONG_SIDE
     h, w = round(height / scale), round(width / scale)
-    grey = (image.float() @ torch.tensor([0.299, 0.587, 0.114]))[None, None]
-    grey = F.interpolate(grey, size=(h, w), mode="area")[0, 0]
-    centre = torch.tensor([(w - 1) / 2, (h - 1) / 2])
-    return _Side(grey, intrinsics_matrix(focal / scale, centre), (height, width))
+    grey = cv2.resize(cv2.cvtColor(image.numpy(), cv2.COLOR_RGB2GRAY), (w, h), interpolation=cv2.INTER_AREA)
+    intrinsics = np.array([[focal / scale, 0, (w - 1) / 2], [0, focal / scale, (h - 1) / 2], [0, 0, 1]])
+    return _Side(grey.astype(np.float32), intrinsics, (height, width))
 
 
-def _sweep(reference: _Side, source: _Side, source_from_reference: Tensor, depths: Tensor) -> _Sweep:
+def _points_from_pixels(intrinsics: Matrix) -> Matrix:
+    """4x4 map from (x, y, 1, inverse depth) to a homogeneous point of the camera frame."""
+    matrix = np.eye(4)
+    matrix[:3, :3] = np.linalg.inv(intrinsics)
+    return matrix
+
+
+def _sweep(reference: _Side, source: _Side, source_from_reference: Matrix, depths: Matrix) -> _Sweep:
     """Inverse depth of the reference by sweeping planes parallel to its image, about a pixel apart in the source."""
-    inverse = 1 / depths[depths > 0].clamp(min=1e-6)
-    low, high = 0.6 * torch.quantile(inverse, 0.02), 1.3 * torch.quantile(inverse, 0.98)
-    travel = float((high - low) * source.intrinsics[0, 0] * source_from_reference[:3, 3].norm())
-    count = int(min(max(math.ceil(travel), 32), 128))
-    planes = torch.linspace(float(low), float(high), count)
-    correlation = _correlate(reference, source, source_from_reference, planes)
-    cost = _aggregate((1 - correlation) / 2)
-    index = cost.argmin(0)
-    best = correlation.gather(0, index[None])[0]
-    inverse_depth = planes[0] + (planes[1] - planes[0]) * _between_planes(cost, index)
-    return _Sweep(inverse_depth, best, float(planes[1] - planes[0]))
+    low, high = np.quantile(1 / depths[depths > 0], (0.02, 0.98)) * RANGE_MARGIN
+    travel = (high - low) * source.intrinsics[0, 0] * np.linalg.norm(source_from_reference[:3, 3])
+    count = int(np.clip(math.ceil(travel), *PLANES))
+    planes = np.linspace(low, high, count)
+    cost = _costs(reference, source, source_from_reference, planes)
+    total = _aggregate(cost)
+    index = total.argmin(0)[None]
+    position = _between_planes(total, index)
+    correlation = 1 - 2 * np.take_along_axis(cost, index, 0)[0] / np.float32(UNIT)
+    step = float(planes[1] - planes[0])
+    return _Sweep((planes[0] + step * position).astype(np.float32), correlation, step)
 
 
-def _correlate(
-    reference: _Side, source: _Side, source_from_reference: Tensor, planes: Float[Tensor, "planes"]
-) -> Float[Tensor, "planes h w"]:
-    """Correlation in [-1, 1] of the reference with the source seen through each plane; 0 outside the source."""
-    h, w = reference.grey.shape
-    pixels = pixel_grid(h, w).reshape(-1, 2)
-    centre, focal = reference.intrinsics[:2, 2], reference.intrinsics[0, 0]
-    rays = torch.cat([(pixels - centre) / focal, torch.ones(len(pixels), 1)], 1)
-    turned = rays @ source_from_reference[:3, :3].T
-    moved = turned[None] + planes[:, None, None] * source_from_reference[:3, 3]
-    seen = project(moved, source.intrinsics)
-    size = torch.tensor([source.grey.shape[1], source.grey.shape[0]])
-    grid = ((2 * seen + 1) / size - 1).reshape(len(planes), h, w, 2)
-    inside = ((grid.abs() < 1).all(-1) & (moved[..., 2] > 0).reshape(len(planes), h, w)).float()[:, None]
-    warped = F.grid_sample(source.grey.expand(len(planes), 1, -1, -1), grid, padding_mode="border", align_corners=False)
-    image = reference.grey[None, None]
-    mean_a, mean_b = _box(image), _box(warped)
-    variance_a = (_box(image * image) - mean_a * mean_a).clamp(min=0) + NOISE**2
-    variance_b = (_box(warped * warped) - mean_b * mean_b).clamp(min=0) + NOISE**2
-    covariance = _box(image * warped) - mean_a * mean_b
-    return (covariance / (variance_a * variance_b).sqrt() * inside)[:, 0]
+def _costs(reference: _Side, source: _Side, source_from_reference: Matrix, planes: Matrix) -> Costs:
+    """Cost of each pixel of the reference on each plane: (1 - correlation) / 2 in ``UNIT``, half of it if unseen."""
+    image, other = reference.grey, source.grey
+    h, w = image.shape
+    rays_from_pixels = np.linalg.inv(reference.intrinsics)
+    mean_a = cv2.blur(image, WINDOW)
+    variance_a = cv2.blur(image * image, WINDOW) - mean_a * mean_a + np.float32(NOISE**2)
+    costs = np.empty((len(planes), h, w), np.int16)
+    for cost, inverse_depth in zip(costs, planes, strict=True):
+        moved = source_from_reference[:3, :3].copy()
+        moved[:, 2] += inverse_depth * source_from_reference[:3, 3]
+        homography = source.intrinsics @ moved @ rays_from_pixels
+        warped = cv2.warpPerspective(
+            other, homography, (w, h), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderValue=-1e4
+        )
+        seen = (warped >= 0) & _in_front(homography, h, w)
+        np.maximum(warped, 0, out=warped)
+        mean_b = cv2.blur(warped, WINDOW)
+        variance_b = cv2.blur(warped * warped, WINDOW) - mean_b * mean_b + np.float32(NOISE**2)
+        correlation = (cv2.blur(image * warped, WINDOW) - mean_a * mean_b) / np.sqrt(variance_a * variance_b)
+        cost[:] = (UNIT / 2) * (1 - correlation * seen)
+    return costs
 
 
-def _box(images: Float[Tensor, "n 1 h w"]) -> Float[Tensor, "n 1 h w"]:
-    """Mean over the correlation window."""
-    return F.avg_pool2d(images, WINDOW, stride=1, padding=WINDOW // 2, count_include_pad=False)
+def _in_front(homography: Matrix, h: int, w: int) -> NDArray[np.bool_] | bool:
+    """Which pixels the homography of a plane does not take through infinity."""
+    row = homography[2]
+    if min(row @ (x, y, 1) for x in (0, w) for y in (0, h)) > 0:
+        return True
+    return (row[0] * np.arange(w) + row[1] * np.arange(h)[:, None] + row[2]) > 0
 
 
-def _aggregate(cost: Float[Tensor, "planes h w"]) -> Float[Tensor, "planes h w"]:
+def _aggregate(cost: Costs) -> Costs:
     """Sum of semi-global path costs from left, right, top and bottom."""
-    by_column, by_row = cost.permute(2, 1, 0), cost.permute(1, 2, 0)
-    total = _paths(torch.stack([by_column, by_column.flip(0)], 1))
-    columns = total[:, 0] + total[:, 1].flip(0)
-    total = _paths(torch.stack([by_row, by_row.flip(0)], 1))
-    rows = total[:, 0] + total[:, 1].flip(0)
-    return columns.permute(2, 1, 0) + rows.permute(2, 0, 1)
+    total = np.zeros_like(cost)
+    for steps_first in ((2, 0, 1), (1, 0, 2)):
+        lines, sums = cost.transpose(steps_first), total.transpose(steps_first)
+        paths = np.empty(lines.shape, np.int16)
+        for way in (1, -1):
+            np.copyto(paths, lines[::way])
+            _accumulate(paths)
+            sums += paths[::way]
+    return total
 
 
-def _paths(cost: Float[Tensor, "steps 2 lines planes"]) -> Float[Tensor, "steps 2 lines planes"]:
-    """Path costs along the first dimension (Hirschmueller 2008, equation 13)."""
-    result = torch.empty_like(cost)
-    result[0] = cost[0]
-    for k in range(1, len(cost)):
-        before = result[k - 1]
-        cheapest = before.amin(-1, keepdim=True)
-        padded = F.pad(before, (1, 1), value=math.inf)
-        best = torch.minimum(before, torch.minimum(padded[..., :-2], padded[..., 2:]) + SMALL_STEP)
-        result[k] = cost[k] + torch.minimum(best, cheapest + LARGE_STEP) - cheapest
-    return result
+def _accumulate(paths: Costs) -> None:
+    """Turn costs (steps, planes, lines) into path costs along the steps, in place (Hirschmueller 2008, equation 13)."""
+    stepped, best = np.empty_like(paths[0]), np.empty_like(paths[0])
+    for before, here in zip(paths[:-1], paths[1:], strict=True):
+        cheapest = before.min(0)
+        np.add(before, SMALL_STEP, out=stepped)
+        np.minimum(before, cheapest + LARGE_STEP, out=best)
+        np.minimum(best[1:], stepped[:-1], out=best[1:])
+        np.minimum(best[:-1], stepped[1:], out=best[:-1])
+        best -= cheapest
+        here += best
 
 
-def _between_planes(cost: Float[Tensor, "planes h w"], index: Tensor) -> Float[Tensor, "h w"]:
+def _between_planes(cost: Costs, index: NDArray[np.int64]) -> Matrix:
     """Plane index with the fraction at which a parabola through the three costs around the best has its minimum."""
-    inner = index.clamp(1, len(cost) - 2)
-    left, middle, right = (cost.gather(0, (inner + k)[None])[0] for k in (-1, 0, 1))
+    inner = index.clip(1, len(cost) - 2)
+    left, middle, right = (np.take_along_axis(cost, inner + k, 0)[0].astype(np.float64) for k in (-1, 0, 1))
     bend = left - 2 * middle + right
-    offset = torch.where(bend > 1e-6, 0.5 * (left - right) / bend.clamp(min=1e-6), torch.zeros_like(bend))
-    return inner + offset.clamp(-1, 1)
+    return inner[0] + (0.5 * (left - right) / np.maximum(bend, 1)).clip(-1, 1)
 
 
-def _support(one: _Sweep, side: _Side, other: _Sweep, other_side: _Side, other_from_one: Tensor) -> Tensor:
+def _support(one: _Sweep, side: _Side, other: _Sweep, other_side: _Side, other_from_one: Matrix) -> Image:
     """How far to believe each pixel of a sweep: its correlation where the other sweep has the same point, else 0."""
     h, w = one.inverse_depth.shape
-    pixels = pixel_grid(h, w).reshape(-1, 2)
-    rays = torch.cat([(pixels - side.intrinsics[:2, 2]) / side.intrinsics[0, 0], torch.ones(h * w, 1)], 1)
-    seen = transform_points(other_from_one, rays / one.inverse_depth.clamp(min=1e-9).reshape(-1, 1))
-    spot = project(seen, other_side.intrinsics)
-    size = torch.tensor([other_side.grey.shape[1], other_side.grey.shape[0]])
-    grid = ((2 * spot + 1) / size - 1)[None, None]
-    there = F.grid_sample(other.inverse_depth[None, None], grid, mode="nearest", align_corners=False)[0, 0, 0]
-    agrees = (there - 1 / seen[:, 2].clamp(min=1e-9)).abs() < 1.5 * other.step
-    agrees &= (grid[0, 0].abs() < 1).all(-1) & (seen[:, 2] > 0)
+    y, x = np.mgrid[:h, :w].astype(np.float32)
+    pixels_from_points = other_side.intrinsics @ other_from_one[:3] @ _points_from_pixels(side.intrinsics)
+    u, v, z = np.tensordot(pixels_from_points, np.stack([x, y, np.ones_like(x), one.inverse_depth]), 1)
+    z = np.maximum(z / one.inverse_depth, 1e-9)
+    u, v = (np.float32(c / one.inverse_depth / z) for c in (u, v))
+    there = cv2.remap(other.inverse_depth, u, v, cv2.INTER_NEAREST, borderValue=-1e9)
+    agrees = np.abs(there - 1 / z) < 1.5 * other.step
     level = (one.correlation - MINIMUM_CORRELATION) / (1 - MINIMUM_CORRELATION)
-    return torch.where(agrees.reshape(h, w), level.clamp(min=0), torch.zeros_like(level))
+    return np.where(agrees, level.clip(min=0), 0).astype(np.float32)
 
 
-def _finish(swept: _Sweep, support: Float[Tensor, "h w"], side: _Side) -> SweptDepth:
+def _finish(swept: _Sweep, support: Image, side: _Side) -> SweptDepth:
     """Fill what has no support from around it and bring both maps to the size of the view."""
     inverse = _fill(swept.inverse_depth, support)
-    spread = F.max_pool2d(inverse[None, None], 3, 1, 1) + F.max_pool2d(-inverse[None, None], 3, 1, 1)
-    smooth = (spread[0, 0] < torch.maximum(4 * torch.tensor(swept.step), 0.2 * inverse)).float()
-    maps = torch.stack([inverse, support * smooth])[None]
-    inverse, support = F.interpolate(maps, size=side.size, mode="bilinear", align_corners=False)[0]
-    return SweptDepth(1 / inverse, support)
+    window = np.ones((3, 3), np.uint8)
+    spread = cv2.dilate(inverse, window) - cv2.erode(inverse, window)
+    support = support * (spread < np.maximum(4 * swept.step, 0.2 * inverse))
+    size = side.size[1], side.size[0]
+    inverse, support = (cv2.resize(x, size, interpolation=cv2.INTER_LINEAR) for x in (inverse, support))
+    return SweptDepth(torch.from_numpy(1 / inverse), torch.from_numpy(support))
 
 
-def _fill(values: Float[Tensor, "h w"], weights: Float[Tensor, "h w"]) -> Float[Tensor, "h w"]:
+def _fill(values: Image, weights: Image) -> Image:
     """Values where weights are positive; elsewhere a smooth interpolation (pull-push over a pyramid)."""
-    value, weight = (values * weights)[None, None], weights[None, None]
-    levels = [(value, weight)]
-    while min(value.shape[-2:]) > 1:
-        value, weight = (F.avg_pool2d(x, 2, ceil_mode=True) for x in (value, weight))
-        levels.append((value, weight))
-    value, weight = levels.pop()
-    filled = value / weight.clamp(min=1e-9)
-    if not float(weight.max()) > 0:
-        return torch.full_like(values, float(values.median()))
+    if not weights.any():
+        return np.full_like(values, np.median(values))
+    levels = [(values * weights, weights)]
+    while min(levels[-1][0].shape) > 1:
+        size = tuple((side + 1) // 2 for side in reversed(levels[-1][0].shape))
+        levels.append(tuple(cv2.resize(x, size, interpolation=cv2.INTER_AREA) for x in levels[-1]))
+    filled = np.full_like(levels[-1][0], np.average(values, weights=weights))
     for value, weight in reversed(levels):
-        coarse = F.interpolate(filled, size=value.shape[-2:], mode="bilinear", align_corners=False)
-        share = (weight / 0.05).clamp(max=1)
-        filled = share * value / weight.clamp(min=1e-9) + (1 - share) * coarse
-    return filled[0, 0]
+        coarse = cv2.resize(filled, value.shape[::-1], interpolation=cv2.INTER_LINEAR)
+        share = (weight / FULL_WEIGHT).clip(max=1)
+        filled = share * value / np.maximum(weight, 1e-9) + (1 - share) * coarse
+    return filled
