@@ -14,6 +14,9 @@ from pathlib import Path
 
 from unposed.errors import UserError
 
+_UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG)
+"""What the system says of a place that the user has to change."""
+
 
 @contextmanager
 def atomic_write(path: str | Path, *, sync: bool = True) -> Iterator[Path]:
@@ -27,19 +30,19 @@ def atomic_write(path: str | Path, *, sync: bool = True) -> Iterator[Path]:
     """
     path = Path(path)
     temporary = _beside(path)
-    try:
-        with _user_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if path.is_dir():
-                raise UserError(f"{path} is a folder; choose a file name.")
+    with _user_errors(path):
+        _make_folder(path.parent)
+        if path.is_dir():
+            raise UserError(f"{path} is a folder; choose a file name.")
+        try:
             yield temporary
             if sync:
                 _sync(temporary)
             os.replace(temporary, path)
             if sync:
                 _sync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -55,11 +58,11 @@ def atomic_directory(path: str | Path, marker: str) -> Iterator[Path]:
     """
     path = Path(path)
     temporary, previous = _beside(path), _previous(path)
-    try:
-        with _user_errors(path):
-            restore_directory(path)
-            _check_replaceable(path, marker)
-            temporary.mkdir(parents=True)
+    with _user_errors(path):
+        restore_directory(path)
+        _check_replaceable(path, marker)
+        _make_folder(temporary)
+        try:
             yield temporary
             for file in temporary.rglob("*"):
                 _sync(file)
@@ -69,8 +72,8 @@ def atomic_directory(path: str | Path, marker: str) -> Iterator[Path]:
             os.replace(temporary, path)
             _sync(path.parent)
             shutil.rmtree(previous, ignore_errors=True)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def restore_directory(path: str | Path) -> None:
@@ -83,6 +86,13 @@ def restore_directory(path: str | Path) -> None:
         shutil.rmtree(previous, ignore_errors=True)
     else:
         os.replace(previous, path)
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"The folder {path} cannot be made ({error.strerror}); choose another place.") from error
 
 
 def _check_replaceable(path: Path, marker: str) -> None:
@@ -117,10 +127,9 @@ def _sync(path: Path) -> None:
 @contextmanager
 def _user_errors(path: Path) -> Iterator[None]:
     """Turn what the system says about an unwritable place into one sentence."""
-    unwritable = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.ENAMETOOLONG}
     try:
         yield
     except OSError as error:
-        if error.errno not in unwritable:
+        if error.errno not in _UNWRITABLE:
             raise
         raise UserError(f"Cannot write {path}: {error.strerror}; choose another place or make room.") from error

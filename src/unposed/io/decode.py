@@ -2,6 +2,7 @@
 
 import io
 import threading
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from pillow_heif import register_heif_opener
 from unposed.io import exif
 
 register_heif_opener()
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # damaged EXIF and the like: we say it, once
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "HEIF", "AVIF", "JPEG2000", "BMP", "PPM")
 """Pillow's names of the formats that are read, whatever a file is called."""
@@ -44,8 +46,10 @@ def open_picture(source: Path | bytes) -> Image.Image:
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
-    """(width, height) of an opened picture after EXIF rotation."""
+    """(width, height) of an opened picture after EXIF rotation, before it is decoded."""
     width, height = image.size
+    if image.format == "TIFF":  # Pillow itself turns these upright, as it decodes them
+        return width, height
     return (height, width) if exif.upright(image) in exif.SIDE_SWAPPING else (width, height)
 
 
@@ -58,9 +62,9 @@ def decode(image: Image.Image) -> Image.Image:
     Raises:
         UnreadablePicture: the data is damaged or cut, or holds no photo (32-bit or floating-point values).
     """
-    transposition = exif.upright(image)
     try:
         image.load()
+        transposition = exif.upright(image)
     except Exception as error:  # damaged data can raise nearly anything
         raise UnreadablePicture(_reason(error)) from error
     try:

@@ -6,7 +6,6 @@ Nothing a photo folder can hold stops the work: what is no usable photo is skipp
 import hashlib
 import os
 import re
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -191,7 +190,7 @@ def _inspect(name: str, path: Path, named: dict[str, Path]) -> tuple[Photo, str]
             _check_size(*size)
             focal = exif.focal_in_pixels(image)
             image.draft(None, (256, 256))
-            pixel_digest = _digest(decode(image).tobytes() + repr(size).encode())
+            pixel_digest = _digest(np.asarray(decode(image)).data) + f" {size}"
         return Photo(name, path, size, focal, _digest(path.read_bytes())), pixel_digest
     except UnreadablePicture as error:
         return Skipped(name, str(error) if path.suffix.lower() in PHOTO_SUFFIXES | videos.SUFFIXES else "not a picture")
@@ -238,12 +237,11 @@ def _suffix_spellings() -> list[str]:
     return [spelling for suffix in sorted(PHOTO_SUFFIXES) for spelling in (suffix, suffix.upper())]
 
 
-def _digest(data: bytes) -> str:
+def _digest(data: bytes | memoryview) -> str:
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
 def _in_threads(function: Callable[[_Item], _Result], items: Sequence[_Item]) -> Iterator[_Result]:
-    """Results in order; Pillow decodes and resizes outside the interpreter lock. Its warnings would only repeat."""
-    with warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        warnings.simplefilter("ignore")
+    """Results in order; Pillow decodes and resizes outside the interpreter lock."""
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         yield from pool.map(function, items)
