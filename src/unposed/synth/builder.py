@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from unposed.geometry.rotations import matrix_from_axis_angle, matrix_from_quaternion
+from unposed.synth.relief import WAVES
 from unposed.synth.textures import Textures
 from unposed.synth.worlds import BOXES, CYLINDERS, ELLIPSOIDS, SURFACE, Worlds
 
@@ -23,7 +24,7 @@ class WorldBuilder:
         self.count = count
         self._generator = generator
         self._textures = textures
-        self._parts: dict[str, list[dict[str, Tensor]]] = {"box": [], "ellipsoid": [], "cylinder": []}
+        self._parts: dict[str, list[dict[str, Tensor]]] = {"box": [], "ellipsoid": [], "cylinder": [], "terrain": []}
         self._instances = 0
         self._settings: dict[str, Tensor] = {}
 
@@ -129,6 +130,16 @@ class WorldBuilder:
         """Add a cylinder about its y axis; half-sizes: radius x, half height, radius z."""
         self._add("cylinder", centre, half, surface, **options)  # type: ignore[arg-type]
 
+    def terrain(self, wavelength: Range, steepness: Range, surface: dict[str, Tensor]) -> Tensor:
+        """Add rolling ground about y = 0: waves of a range of lengths (metres), heights in proportion; returns them."""
+        length, turn = self.log_uniform(*wavelength, WAVES), self.uniform(-math.pi, math.pi, WAVES)
+        number = 2 * math.pi / length
+        amplitude = self.uniform(*steepness, 1) * self.uniform(0.3, 1, WAVES) / number / WAVES**0.5
+        waves = torch.stack([number * turn.cos(), number * turn.sin(), self.uniform(0, 6.3, WAVES), amplitude], -1)
+        self._settings["waves"] = waves
+        self._add("terrain", torch.zeros(self.count, 3), torch.ones(self.count, 3), surface)
+        return waves
+
     def lights(self, room: Bool[Tensor, "count"], corner: Float[Tensor, "count 3"]) -> None:
         """A lamp within +-``corner`` (above y = 0) where ``room``, else a sun; an ambient light; a sky."""
         up = self.uniform(0.25, 1.5)
@@ -137,12 +148,12 @@ class WorldBuilder:
         spread = torch.stack([self.uniform(-0.7, 0.7), self.uniform(-0.95, -0.7), self.uniform(-0.7, 0.7)], -1)
         lamp = torch.cat([spread * corner, torch.ones(self.count, 1)], -1)
         tone = self.uniform(0.85, 1.1, 3)
-        power = torch.where(room, self.uniform(0.2, 0.9), self.uniform(0.3, 1.0))
+        power = torch.where(room, self.uniform(0.2, 0.7), self.uniform(0.2, 0.8))
         first = self._textures.tiles + self._textures.photos
         sky = first + (self.uniform(0, 1) * self._textures.skies).floor()
         self._settings["light"] = torch.where(room[:, None], lamp, torch.cat([sun, torch.zeros(self.count, 1)], -1))
         self._settings["light_colour"] = power[:, None] * tone
-        self._settings["ambient"] = self.uniform(0.35, 0.9, 1) * (2 - tone)
+        self._settings["ambient"] = self.uniform(0.3, 0.65, 1) * (2 - tone)
         self._settings["sky"] = torch.stack([sky, self.uniform(-math.pi, math.pi), self.uniform(0.7, 1.1)], -1)
 
     def cameras(self, eye: tuple[Tensor, Tensor], target: tuple[Tensor, Tensor], near: float) -> None:
@@ -158,10 +169,12 @@ class WorldBuilder:
             made = self._parts[kind]
             assert len(made) <= slots, f"{len(made)} primitives of kind {kind}: there are {slots} slots"
             parts += made + [self._nothing()] * (slots - len(made))
+        parts += self._parts["terrain"] or [self._nothing()]
         stacked = {name: torch.stack([part[name] for part in parts], 1) for name in parts[0]}
         movable = stacked.pop("movable") & stacked["active"]
         extent = (self._settings["target"][:, 1] - self._settings["target"][:, 0]).norm(dim=-1)[:, None, None]
         shape = (*movable.shape, 3)
+        self._settings.setdefault("waves", torch.zeros(self.count, WAVES, 4))
         moves = (torch.rand(movable.shape, generator=self._generator) < 0.3) & movable & moving
         heading = torch.randn(shape, generator=self._generator) * torch.tensor([0.05, 0.01, 0.05]) * extent
         spin = torch.randn(shape, generator=self._generator) * torch.tensor([0.03, 0.25, 0.03])

@@ -112,12 +112,12 @@ def choose_views(
     The first view is a random good one. Every other has a random earlier view as partner and a target overlap with it,
     from 5 % to 100 % and above 30 % in 85 % of the draws; the candidate that comes nearest to the target is taken.
     """
-    overlap, good = _probe(worlds, candidates, height, width, slots)
+    overlap, good, dull = _probe(worlds, candidates, height, width, slots)
     scenes, count = good.shape
     row = torch.arange(scenes, device=good.device)
     order = torch.arange(count, device=good.device)
-    cost = torch.where(good, 0.0, 10.0) + 0.01 * order  # candidates are exchangeable: the first good one is random
-    cost = cost - overlap.mean(-1)
+    penalty = torch.where(good, 0.0, 10.0) + torch.where(dull, 0.4, 0.0)
+    cost = penalty + 0.01 * order - overlap.mean(-1)
     chosen = [cost.argmin(-1)]
     taken = order == chosen[0][:, None]
     for view in range(1, views):
@@ -125,7 +125,7 @@ def choose_views(
         partner = torch.stack(chosen, -1)[row, (draw[:, 0] * view).long()]
         target = _LEAST_OVERLAP + (1 - _LEAST_OVERLAP) * draw[:, 1:2] ** 0.7
         shared = overlap[row, partner]
-        cost = (shared - target).abs() + torch.where(good, 0.0, 10.0) + torch.where(taken, 100.0, 0.0)
+        cost = (shared - target).abs() + penalty + torch.where(taken, 100.0, 0.0)
         chosen.append((cost + torch.where(shared < _LEAST_OVERLAP, 1.0, 0.0)).argmin(-1))
         taken = taken | (order == chosen[-1][:, None])
     pick = torch.stack(chosen, -1).sort(-1).values
@@ -134,9 +134,12 @@ def choose_views(
 
 def _probe(
     worlds: Worlds, candidates: Candidates, height: int, width: int, slots: tuple[int, ...]
-) -> tuple[Float[Tensor, "scenes candidates candidates"], Bool[Tensor, "scenes candidates"]]:
+) -> tuple[
+    Float[Tensor, "scenes candidates candidates"], Bool[Tensor, "scenes candidates"], Bool[Tensor, "scenes candidates"]
+]:
     """Overlap of all pairs of candidates (share of the surface pixels of one seen in the other, the mean of both
-    directions) and whether a candidate is usable: outside of objects, nothing too near, not mostly sky."""
+    directions); whether a candidate is usable: outside of objects, nothing too near, not mostly sky; whether it is
+    dull: fewer than three primitives in sight."""
     scenes, count = candidates.intrinsics.shape[:2]
     rows, columns = _PROBE if width >= height else _PROBE[::-1]
     x = (torch.arange(columns, device=worlds.centre.device) + 0.5) * (width / columns) - 0.5
@@ -150,6 +153,9 @@ def _probe(
     near_enough = (depth > worlds.near[:, None, None]).float().mean(-1) > 0.97
     good = near_enough & (seen.float().mean(-1) > 0.4) & ~inside.any(-1).view(scenes, count)
 
+    winner = winner.view(scenes, count, -1)
+    sighted = torch.stack([(winner == slot).float().mean(-1) > 0.01 for slot in slots]).sum(0)
+
     k, pose = candidates.intrinsics, candidates.world_from_camera
     pixels = torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], -1).reshape(-1, 2)
     rays = (pixels - k[..., None, :2, 2]) / k[..., 0, 0, None, None]
@@ -158,7 +164,7 @@ def _probe(
     share = torch.stack(
         [_share_seen(world, seen, depth, k[:, j], pose[:, j], (width, height), j) for j in range(count)], -1
     )
-    return (share + share.transpose(1, 2)) / 2, good
+    return (share + share.transpose(1, 2)) / 2, good, sighted < 3
 
 
 def _share_seen(

@@ -166,9 +166,25 @@ def _trace_and_shade(
     y = torch.arange(height, device=frames.eye.device, dtype=torch.float32)
     first, winner = nearest(frames, x, y, slots)
     hit = winner >= 0
-    surface = surface_at(frames, x, y, torch.where(hit, first, 1.0), winner)
+    surface = surface_at(frames, x, y, torch.where(hit, first, 1.0), winner, slots)
     colours = shade(frames, surface, hit, textures, lighting, x, y, slots)
-    return colours, surface.depth, surface.normal, winner
+    return _soften_edges(colours, winner, surface.normal), surface.depth, surface.normal, winner
+
+
+def _soften_edges(
+    colours: Float[Tensor, "frames height width 3"], winner: Tensor, normal: tuple[Tensor, Tensor, Tensor]
+) -> Float[Tensor, "frames height width 3"]:
+    """Blend pixels on outlines and creases with their neighbours (binomial 3 x 3): no stairs along edges."""
+    right = winner[:, :, 1:] != winner[:, :, :-1]
+    down = winner[:, 1:] != winner[:, :-1]
+    for n in normal:
+        right = right | ((n[:, :, 1:] - n[:, :, :-1]).abs() > 0.5)
+        down = down | ((n[:, 1:] - n[:, :-1]).abs() > 0.5)
+    edge = F.pad(right, (0, 1)) | F.pad(right, (1, 0)) | F.pad(down, (0, 0, 0, 1)) | F.pad(down, (0, 0, 1, 0))
+    padded = F.pad(colours.permute(0, 3, 1, 2), (1, 1, 1, 1), mode="replicate").permute(0, 2, 3, 1)
+    rows = padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]
+    blurred = (rows[:, :, :-2] + 2 * rows[:, :, 1:-1] + rows[:, :, 2:]) / 16
+    return torch.where(edge[..., None], blurred, colours)
 
 
 def _concatenate(parts: list[RenderedViews]) -> RenderedViews:

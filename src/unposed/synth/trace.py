@@ -14,7 +14,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from unposed.geometry.rotations import matrix_from_axis_angle
-from unposed.synth.worlds import BOXES, ELLIPSOIDS, SURFACE, Worlds, apply, product
+from unposed.synth.relief import march, slope
+from unposed.synth.worlds import BOXES, ELLIPSOIDS, SURFACE, TERRAIN, Worlds, apply, product
 
 Vector = tuple[Tensor, Tensor, Tensor]
 _TINY = 1e-12  # keeps reciprocals finite for rays parallel to a face
@@ -37,6 +38,7 @@ class Frames:
     active: Bool[Tensor, "frames slots"]
     casts: Bool[Tensor, "frames slots"]
     surface: Float[Tensor, "frames slots columns"]
+    waves: Float[Tensor, "frames waves 4"]
 
 
 class Surface(NamedTuple):
@@ -97,8 +99,9 @@ def frames_of(
         centre=centre,
         half=half,
         active=active,
-        casts=active & ~per_frame(worlds.shell),
+        casts=active & ~per_frame(worlds.shell) & (torch.arange(active.shape[1], device=eye.device) != TERRAIN),
         surface=per_frame(worlds.surface),
+        waves=per_frame(worlds.waves),
     )
 
 
@@ -161,11 +164,15 @@ def nearest(
     depth = torch.full((len(frames.eye), len(y), len(x)), _FAR, device=x.device)
     winner = torch.full(depth.shape, -1, dtype=torch.int32, device=x.device)
     for slot in slots:
-        direction = directions(frames.unit_from_pixel[:, slot], x, y)
-        ox, oy, oz = frames.unit_eye[:, slot, :, None, None].unbind(1)
-        near, far = interval(slot, (ox, oy, oz), direction)
-        entry = torch.where(near > 0, near, far)
-        hit = (far > near) & (far > 0) & (entry < depth) & frames.active[:, slot, None, None]
+        if slot == TERRAIN:
+            rays = directions(frames.world_from_pixel, x, y)
+            entry = march(frames.waves, frames.centre[:, slot, 1], frames.eye, rays, _FAR)
+            hit = (entry < depth) & frames.active[:, slot, None, None]
+        else:
+            ox, oy, oz = frames.unit_eye[:, slot, :, None, None].unbind(1)
+            near, far = interval(slot, (ox, oy, oz), directions(frames.unit_from_pixel[:, slot], x, y))
+            entry = torch.where(near > 0, near, far)
+            hit = (far > near) & (far > 0) & (entry < depth) & frames.active[:, slot, None, None]
         depth = torch.where(hit, entry, depth)
         winner = torch.where(hit, slot, winner)
     return depth, winner
@@ -178,6 +185,8 @@ def blocked(
     point_light = light[:, 3, None, None]
     shadow = torch.zeros(point[0].shape, dtype=torch.bool, device=light.device)
     for slot in slots:
+        if slot == TERRAIN:
+            continue
         matrix = frames.unit_from_world[:, slot]
         centre = apply(matrix, frames.centre[:, slot])
         to_light = apply(matrix, light[:, :3])
@@ -191,7 +200,7 @@ def blocked(
     return shadow
 
 
-def surface_at(frames: Frames, x: Tensor, y: Tensor, depth: Tensor, winner: Tensor) -> Surface:
+def surface_at(frames: Frames, x: Tensor, y: Tensor, depth: Tensor, winner: Tensor, slots: tuple[int, ...]) -> Surface:
     """Exact point, normal and face coordinates of the winning primitive, its recesses carved.
 
     A ray that meets a box face inside an opening goes on to the walls of that recess, a box of its own.
@@ -205,15 +214,24 @@ def surface_at(frames: Frames, x: Tensor, y: Tensor, depth: Tensor, winner: Tens
     ray = _turn_back(rotation, direction)
     unit = tuple(local[i] / half[i] for i in range(3))
 
-    is_box, is_ball = slot < BOXES, (slot >= BOXES) & (slot < BOXES + ELLIPSOIDS)
+    is_box, is_ball, is_ground = slot < BOXES, (slot >= BOXES) & (slot < BOXES + ELLIPSOIDS), slot == TERRAIN
     radial = torch.hypot(unit[0], unit[2])
-    on_cap = ~is_box & ~is_ball & (unit[1].abs() > radial)
+    on_cap = ~is_box & ~is_ball & ~is_ground & (unit[1].abs() > radial)
     gradient = (unit[0] / half[0], torch.where(is_ball, unit[1] / half[1], 0), unit[2] / half[2])
+    if TERRAIN in slots:
+        by_x, by_z = slope(frames.waves[:, None, None], offset[0] + centre[0], offset[2] + centre[2])
+        level = torch.ones_like(by_x)
+        gradient = (
+            torch.where(is_ground, by_x, gradient[0]),
+            torch.where(is_ground, level, gradient[1]),
+            torch.where(is_ground, by_z, gradient[2]),
+        )
     steepness = torch.sqrt(gradient[0] ** 2 + gradient[1] ** 2 + gradient[2] ** 2) + _TINY
     pointed = is_box | on_cap
     size = tuple(torch.where(is_box, unit[i].abs(), gradient[i].abs() * half[i]) for i in range(3))
     axis_x = (size[0] >= size[1]) & (size[0] >= size[2]) & ~on_cap
-    axis_y = (~axis_x & (size[1] >= size[2])) | on_cap
+    axis_x = axis_x & ~is_ground
+    axis_y = (~axis_x & (size[1] >= size[2])) | on_cap | is_ground
     axis_z = ~axis_x & ~axis_y
     axes = (axis_x, axis_y, axis_z)
     flat = tuple(torch.where(axes[i], unit[i].sign(), 0) for i in range(3))

@@ -11,7 +11,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 BOXES, ELLIPSOIDS, CYLINDERS = 14, 5, 5
-SLOTS = BOXES + ELLIPSOIDS + CYLINDERS
+TERRAIN = BOXES + ELLIPSOIDS + CYLINDERS
+SLOTS = TERRAIN + 1
 
 SURFACE = (
     "texture", "detail", "mix", "scale", "detail_scale", "cos", "sin", "shift_u", "shift_v", "stretch", "mirror",
@@ -29,7 +30,7 @@ carve a grid of rectangular recesses into the side faces of a box, whose back wa
 
 @dataclass(frozen=True, eq=False)
 class Worlds:
-    """A batch of scenes, one row each; slots 0 ... are boxes, then ellipsoids, then cylinders."""
+    """A batch of scenes, one row each; slots are boxes, then ellipsoids, then cylinders, last the terrain."""
 
     rotation: Float[Tensor, "scenes slots 3 3"]
     """World from object."""
@@ -47,6 +48,8 @@ class Worlds:
     """Metres per view step; zero for what stands still."""
     spin: Float[Tensor, "scenes slots 3"]
     """Axis-angle (world axes, about the object's centre) per view step."""
+    waves: Float[Tensor, "scenes waves 4"]
+    """Terrain as ``relief.height`` has it, about the height of the centre of its slot."""
     light: Float[Tensor, "scenes 4"]
     """Point light (position, 1) or directional light (direction towards the light, 0)."""
     light_colour: Float[Tensor, "scenes 3"]
