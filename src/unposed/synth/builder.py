@@ -1,6 +1,8 @@
 """Collects primitives for a number of scenes of one kind at once; every random number comes from one CPU generator."""
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
@@ -14,6 +16,43 @@ from unposed.synth.worlds import BOXES, CYLINDERS, ELLIPSOIDS, SURFACE, Worlds
 Range = tuple[float, float]
 
 
+_SLOTS = {"box": BOXES, "ellipsoid": ELLIPSOIDS, "cylinder": CYLINDERS, "terrain": 1}
+
+
+@dataclass(frozen=True)
+class Recess:
+    """A grid of recesses on the side faces of a box: windows, shelves, panels. Ranges in metres, ``fill`` a share."""
+
+    u: Range
+    """Period along the face."""
+    v: Range
+    """Period down the face."""
+    fill: Range
+    """Share of the period that is open."""
+    depth: Range
+    probability: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Material:
+    """How the random surface of a primitive is drawn. Primitives that share a ``Material`` object look the same."""
+
+    rate: Range = (0.3, 1.5)
+    """Repeats of a tile per metre."""
+    photo: float = 0.3
+    """Probability of a photo instead of a tile."""
+    stretch: float = 0.0
+    """Probability that a photo covers each face once."""
+    detail: float = 0.5
+    """Largest share of the second texture."""
+    specular: float = 0.35
+    """Probability of a highlight."""
+    recess: Recess | None = None
+
+
+_PLAIN = Material()
+
+
 class WorldBuilder:
     """Builds ``count`` scenes side by side: every call adds one primitive to each of them.
 
@@ -24,7 +63,8 @@ class WorldBuilder:
         self.count = count
         self._generator = generator
         self._textures = textures
-        self._parts: dict[str, list[dict[str, Tensor]]] = {"box": [], "ellipsoid": [], "cylinder": [], "terrain": []}
+        self._parts: dict[str, list[dict[str, Tensor]]] = {kind: [] for kind in _SLOTS}
+        self._materials: dict[str, list[Material]] = {kind: [] for kind in _SLOTS}
         self._instances = 0
         self._settings: dict[str, Tensor] = {}
 
@@ -58,86 +98,26 @@ class WorldBuilder:
         self._instances += 1
         return self._instances
 
-    def surface(
-        self,
-        rate: Range = (0.3, 1.5),
-        photo: float = 0.3,
-        stretch: float = 0.0,
-        detail: float = 0.5,
-        specular: float = 0.35,
-    ) -> dict[str, Tensor]:
-        """A random surface: columns of ``SURFACE``.
-
-        Args:
-            rate: Repeats per metre.
-            photo: Probability of a photo instead of a tile.
-            stretch: Probability that a photo covers each face once.
-            detail: Largest share of the second texture.
-            specular: Probability of a highlight.
-        """
-        zero, t = torch.zeros(self.count), self._textures
-        is_photo, fits = self.chance(photo), self.chance(stretch)
-        turn = torch.where(is_photo, zero, self.uniform(-math.pi, math.pi) * self.chance(0.5))
-        scale = self.log_uniform(*rate) * torch.where(is_photo, 0.5, 1.0)
-        tone = self.uniform(0.6, 1.1, 1) * self.uniform(0.85, 1.15, 3)
-        columns = {
-            "texture": torch.where(is_photo, self._photo(), self._tile()),
-            "detail": torch.where(self.chance(0.5), self._photo(), self._tile()),
-            "mix": self.uniform(0, detail) * self.chance(0.7),
-            "scale": scale,
-            "detail_scale": scale * self.uniform(0.1, 0.45),
-            "cos": turn.cos(),
-            "sin": turn.sin(),
-            "shift_u": self.uniform(0, 1),
-            "shift_v": self.uniform(0, 1),
-            "stretch": (is_photo & fits).float(),
-            "mirror": is_photo.float(),
-            "red": tone[:, 0],
-            "green": tone[:, 1],
-            "blue": tone[:, 2],
-            "specular": self.uniform(0.02, 0.3) * self.chance(specular),
-            "gloss": self.log_uniform(6, 90),
-            "period_u": zero + 1,
-            "period_v": zero + 1,
-            "fill_u": zero + 0.5,
-            "fill_v": zero + 0.5,
-            "niche": zero,
-            "back": self._photo() if t.photos else self._tile(),
-            "back_tone": self.uniform(0.25, 1),
-        }
-        return {name: columns[name] for name in SURFACE}
-
-    def recessed(
-        self, surface: dict[str, Tensor], u: Range, v: Range, fill: Range, depth: Range, probability: float = 1.0
-    ) -> dict[str, Tensor]:
-        """The surface with a grid of recesses on side faces: windows, shelves, panels. Metres, except ``fill``."""
-        period_u, period_v = self.uniform(*u), self.uniform(*v)
-        fill_u, fill_v = self.uniform(*fill), self.uniform(*fill)
-        room = 0.45 * torch.minimum(period_u * (1 - fill_u), period_v * (1 - fill_v))
-        niche = torch.minimum(self.uniform(*depth), room) * self.chance(probability)
-        carved = {"period_u": period_u, "period_v": period_v, "fill_u": fill_u, "fill_v": fill_v, "niche": niche}
-        return surface | carved
-
-    def box(self, centre: Tensor, half: Tensor, surface: dict[str, Tensor], **options: Tensor | int | bool) -> None:
+    def box(self, centre: Tensor, half: Tensor, material: Material, **options: Tensor | int | bool) -> None:
         """Add a box; ``options`` as in ``_add``."""
-        self._add("box", centre, half, surface, **options)  # type: ignore[arg-type]
+        self._add("box", centre, half, material, **options)  # type: ignore[arg-type]
 
-    def ellipsoid(self, centre: Tensor, half: Tensor, surface: dict[str, Tensor], **options: Tensor | int) -> None:
+    def ellipsoid(self, centre: Tensor, half: Tensor, material: Material, **options: Tensor | int) -> None:
         """Add an ellipsoid."""
-        self._add("ellipsoid", centre, half, surface, **options)  # type: ignore[arg-type]
+        self._add("ellipsoid", centre, half, material, **options)  # type: ignore[arg-type]
 
-    def cylinder(self, centre: Tensor, half: Tensor, surface: dict[str, Tensor], **options: Tensor | int) -> None:
+    def cylinder(self, centre: Tensor, half: Tensor, material: Material, **options: Tensor | int) -> None:
         """Add a cylinder about its y axis; half-sizes: radius x, half height, radius z."""
-        self._add("cylinder", centre, half, surface, **options)  # type: ignore[arg-type]
+        self._add("cylinder", centre, half, material, **options)  # type: ignore[arg-type]
 
-    def terrain(self, wavelength: Range, steepness: Range, surface: dict[str, Tensor]) -> Tensor:
+    def terrain(self, wavelength: Range, steepness: Range, material: Material) -> Tensor:
         """Add rolling ground about y = 0: waves of a range of lengths (metres), heights in proportion; returns them."""
         length, turn = self.log_uniform(*wavelength, WAVES), self.uniform(-math.pi, math.pi, WAVES)
         number = 2 * math.pi / length
         amplitude = self.uniform(*steepness, 1) * self.uniform(0.3, 1, WAVES) / number / WAVES**0.5
         waves = torch.stack([number * turn.cos(), number * turn.sin(), self.uniform(0, 6.3, WAVES), amplitude], -1)
         self._settings["waves"] = waves
-        self._add("terrain", torch.zeros(self.count, 3), torch.ones(self.count, 3), surface)
+        self._add("terrain", torch.zeros(self.count, 3), torch.ones(self.count, 3), material)
         return waves
 
     def lights(self, room: Bool[Tensor, "count"], corner: Float[Tensor, "count 3"]) -> None:
@@ -164,12 +144,12 @@ class WorldBuilder:
 
     def build(self, moving: bool) -> Worlds:
         """The finished scenes; with ``moving``, some of the movable primitives get a velocity and a spin."""
-        parts = []
-        for kind, slots in (("box", BOXES), ("ellipsoid", ELLIPSOIDS), ("cylinder", CYLINDERS)):
+        parts, materials = [], []
+        for kind, slots in _SLOTS.items():
             made = self._parts[kind]
             assert len(made) <= slots, f"{len(made)} primitives of kind {kind}: there are {slots} slots"
             parts += made + [self._nothing()] * (slots - len(made))
-        parts += self._parts["terrain"] or [self._nothing()]
+            materials += self._materials[kind] + [_PLAIN] * (slots - len(made))
         stacked = {name: torch.stack([part[name] for part in parts], 1) for name in parts[0]}
         movable = stacked.pop("movable") & stacked["active"]
         extent = (self._settings["target"][:, 1] - self._settings["target"][:, 0]).norm(dim=-1)[:, None, None]
@@ -178,13 +158,64 @@ class WorldBuilder:
         moves = (torch.rand(movable.shape, generator=self._generator) < 0.3) & movable & moving
         heading = torch.randn(shape, generator=self._generator) * torch.tensor([0.05, 0.01, 0.05]) * extent
         spin = torch.randn(shape, generator=self._generator) * torch.tensor([0.03, 0.25, 0.03])
-        return Worlds(**stacked, velocity=heading * moves[..., None], spin=spin * moves[..., None], **self._settings)
+        surface = self._surfaces(materials)
+        motion = {"velocity": heading * moves[..., None], "spin": spin * moves[..., None]}
+        return Worlds(**stacked, surface=surface, **motion, **self._settings)
 
-    def _tile(self) -> Tensor:
-        return (self.uniform(0, 1) * self._textures.tiles).floor()
+    def _surfaces(self, materials: Sequence[Material]) -> Float[Tensor, "count slots columns"]:
+        """``Worlds.surface``: all surfaces drawn at once, one per different material."""
+        unique = list(dict.fromkeys(materials))
+        m, t = len(unique), self._textures
 
-    def _photo(self) -> Tensor:
-        return self._textures.tiles + (self.uniform(0, 1) * self._textures.photos).floor()
+        def given(name: str) -> Tensor:
+            return torch.tensor([getattr(material, name) for material in unique])
+
+        def within(low_high: Tensor, log: bool = False) -> Tensor:
+            low, high = (low_high.log() if log else low_high).unbind(-1)
+            value = low + (high - low) * self.uniform(0, 1, m)
+            return value.exp() if log else value
+
+        def some(probability: Tensor | float) -> Tensor:
+            return self.uniform(0, 1, m) < probability
+
+        tile, photo, other, back = self.uniform(0, 1, m, 4).unbind(-1)
+        tile, other = (tile * t.tiles).floor(), (other * t.tiles).floor()
+        photo, back = (t.tiles + (photo * t.photos).floor(), t.tiles + (back * t.photos).floor())
+        is_photo = some(given("photo"))
+        turn = torch.where(is_photo, 0, self.uniform(-math.pi, math.pi, m) * some(0.5))
+        scale = within(given("rate"), log=True) * torch.where(is_photo, 0.5, 1.0)
+        red, green, blue = (self.uniform(0.6, 1.1, m, 1) * self.uniform(0.85, 1.15, m, 3)).unbind(-1)
+        shift_u, shift_v = self.uniform(0, 1, m, 2).unbind(-1)
+        columns = {
+            "texture": torch.where(is_photo, photo, tile),
+            "detail": torch.where(some(0.5), back, other),
+            "mix": self.uniform(0, 1, m) * given("detail") * some(0.7),
+            "scale": scale,
+            "detail_scale": scale * self.uniform(0.1, 0.45, m),
+            "cos": turn.cos(),
+            "sin": turn.sin(),
+            "shift_u": shift_u,
+            "shift_v": shift_v,
+            "stretch": is_photo & some(given("stretch")),
+            "mirror": is_photo,
+            "red": red,
+            "green": green,
+            "blue": blue,
+            "specular": self.uniform(0.02, 0.3, m) * some(given("specular")),
+            "gloss": self.log_uniform(6, 90, m),
+            "back": back,
+            "back_tone": self.uniform(0.25, 1, m),
+        }
+        recess = [material.recess or Recess((1, 1), (1, 1), (0.5, 0.5), (0, 0)) for material in unique]
+        period_u, period_v = within(torch.tensor([r.u for r in recess])), within(torch.tensor([r.v for r in recess]))
+        fill = torch.tensor([r.fill for r in recess])
+        fill_u, fill_v = within(fill), within(fill)
+        room = 0.45 * torch.minimum(period_u * (1 - fill_u), period_v * (1 - fill_v))
+        niche = torch.minimum(within(torch.tensor([r.depth for r in recess])), room)
+        niche = niche * some(torch.tensor([r.probability for r in recess]))
+        columns |= {"period_u": period_u, "period_v": period_v, "fill_u": fill_u, "fill_v": fill_v, "niche": niche}
+        surfaces = torch.stack([columns[name].to(torch.float32) for name in SURFACE], -1)
+        return surfaces[:, [unique.index(material) for material in materials]]
 
     def _nothing(self) -> dict[str, Tensor]:
         n = self.count
@@ -195,7 +226,6 @@ class WorldBuilder:
             "active": torch.zeros(n, dtype=torch.bool),
             "shell": torch.zeros(n, dtype=torch.bool),
             "instance": torch.zeros(n, dtype=torch.int32),
-            "surface": torch.zeros(n, len(SURFACE)),
             "movable": torch.zeros(n, dtype=torch.bool),
         }
 
@@ -204,7 +234,7 @@ class WorldBuilder:
         kind: str,
         centre: Tensor,
         half: Tensor,
-        surface: dict[str, Tensor],
+        material: Material,
         *,
         rotation: Tensor | None = None,
         where: Tensor | None = None,
@@ -219,9 +249,9 @@ class WorldBuilder:
             "active": flag if where is None else where,
             "shell": flag & shell,
             "instance": torch.full((self.count,), instance or self.new_instance(), dtype=torch.int32),
-            "surface": torch.stack([surface[name] for name in SURFACE], -1),
             "movable": flag & movable,
         }
         if rotation is not None:
             part["rotation"] = rotation
         self._parts[kind].append(part)
+        self._materials[kind].append(material)

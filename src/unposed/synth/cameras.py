@@ -11,7 +11,7 @@ from unposed.geometry.transforms import rigid
 from unposed.synth.trace import frames_of, nearest, object_poses
 from unposed.synth.worlds import Worlds, apply
 
-_PROBE = (18, 24)  # height, width of the depth maps that measure overlap
+_PROBE = (12, 16)  # height, width of the depth maps that measure overlap
 _LEAST_OVERLAP = 0.05
 
 
@@ -47,7 +47,7 @@ def look_at(
 
 def draw_candidates(worlds: Worlds, views: int, height: int, width: int, generator: torch.Generator) -> Candidates:
     """Random cameras along one trajectory per scene: scattered, orbit, walk or stereo rig (all on the CPU)."""
-    count, scenes = 4 * views + 4, len(worlds)
+    count, scenes = 3 * views + 4, len(worlds)
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
         return low + (high - low) * torch.rand(scenes, *shape, generator=generator)
