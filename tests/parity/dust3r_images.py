@@ -1,4 +1,4 @@
-"""DUSt3R's picture loader and the resizing of its localisation protocol against the reference's numbers."""
+"""The family's picture loader and the resizing of its localisation protocol against the references' numbers."""
 
 from pathlib import Path
 
@@ -59,7 +59,33 @@ def visloc_resize(case: Case) -> None:
         observed = torch.from_numpy(case.inputs[f"pts2d_{q}"]).double()
         moved = map_pixels(torch.linalg.inv(plan.original_from_view), observed)
         case.check(f"pts2d_resized_{q}", moved + 0.5)
-        pixels = moved.round().long()
+        pixels = containing_pixel(moved)
         inside = ((pixels >= 0) & (pixels < torch.tensor(plan.view))).all(-1)
         case.check(f"pts2d_int_{q}", pixels[inside])
         case.check(f"n_valid_{q}", len(pixels[inside].unique(dim=0)))
+
+
+@runs("mast3r", "visloc_resize*")
+def visloc_resize_of_many_sizes(case: Case) -> None:
+    sizes = case.params["sizes_HW"]
+    rule = AspectRule(case.params["maxdim"], case.params["patch"])
+    plans = [rule.plan(width, height) for height, width in sizes]
+    case.check("target_HW", [plan.view[::-1] for plan in plans])
+    to_original = [COLMAP_FROM_OURS @ plan.original_from_view @ torch.linalg.inv(COLMAP_FROM_OURS) for plan in plans]
+    case.check("to_orig", torch.stack(to_original))
+    case.check("to_rescaled", torch.linalg.inv(torch.stack(to_original)))
+
+    plan = plans[case.params["point_image"]]
+    moved = map_pixels(torch.linalg.inv(plan.original_from_view), case.tensor("pts2d").double())
+    case.check("rescaled", moved + 0.5)
+    pixels = containing_pixel(moved)
+    inside = ((pixels >= 0) & (pixels < torch.tensor(plan.view))).all(-1)
+    case.check("rescaled_int", pixels[inside])
+    seen = {(int(y), int(x)): k for k, (x, y) in enumerate(pixels) if inside[k]}  # later points overwrite earlier ones
+    case.check("valid_rc", sorted(seen))
+    case.check("valid_pts3d", case.tensor("pts3d")[[seen[pixel] for pixel in sorted(seen)]])
+
+
+def containing_pixel(points: torch.Tensor) -> torch.Tensor:
+    """The pixel that each point lies in; a point on a border, up to rounding, lies in the right or lower pixel."""
+    return (points + 0.5 + 1e-5).floor().long()
