@@ -214,7 +214,7 @@ class Scene:
         writers: dict[str, Callable[[], None]] = {
             ".ply": lambda: write_ply(path, self.points(min_confidence)),
             ".glb": lambda: self._export_glb(path, min_confidence, mesh),
-            ".json": lambda: write_transforms(path, self._views, self._cameras, self._sparse_points(min_confidence)),
+            ".json": lambda: write_transforms(path, self._views, self._cameras, self.sparse_points(min_confidence)),
             ".png": lambda: write_png(path, render_preview(self.points(min_confidence, _MAX_PREVIEW), self._cameras)),
             "colmap": lambda: self._export_colmap(path, min_confidence),
             "depth": lambda: self._export_depth(path),
@@ -237,7 +237,7 @@ class Scene:
     def _cameras(self) -> list[Camera]:
         return [item.camera for item in self.views]
 
-    def _sparse_points(self, min_confidence: float | None) -> PointCloud:
+    def sparse_points(self, min_confidence: float | None = None) -> PointCloud:
         """Tracks without their observations; else some of the dense points."""
         if self.tracks is None or len(self.tracks.points) == 0:
             return self.points(min_confidence, _MAX_SPARSE)
@@ -260,7 +260,7 @@ class Scene:
         from unposed.io.colmap import write_colmap
 
         placed = place_photos(path / "images", self._views, self._cameras)
-        points: Tracks | PointCloud = self._sparse_points(min_confidence)
+        points: Tracks | PointCloud = self.sparse_points(min_confidence)
         if self.tracks is not None and len(self.tracks.points):
             maps = torch.stack([photo.file_from_original for photo in placed])[self.tracks.view]
             pixel = (maps[:, :2, :2] @ self.tracks.pixel.double()[..., None])[..., 0] + maps[:, :2, 2]

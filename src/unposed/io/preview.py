@@ -30,7 +30,7 @@ def render_preview(
     """RGB picture of the points and the cameras (at least one), seen with a depth test from behind and above."""
     frusta = _frusta(cameras, cloud.positions)
     colours = torch.cat([cloud.colours, _FRAME.expand(len(frusta), 3)])
-    camera = _viewpoint(cloud.positions, cameras, width * _OVERSAMPLING, height * _OVERSAMPLING)
+    camera = overview_camera(cloud.positions, cameras, width * _OVERSAMPLING, height * _OVERSAMPLING)
     local = transform_points(camera.camera_from_world, torch.cat([cloud.positions, frusta]))
     ahead = local[:, 2] > 1e-6
     pixels = project(local[ahead], camera.intrinsics).round().long().numpy()
@@ -48,7 +48,7 @@ def write_png(path: str | Path, image: UInt8[Tensor, "height width 3"]) -> None:
         Image.fromarray(image.numpy()).save(temporary)
 
 
-def _viewpoint(points: Tensor, cameras: Sequence[Camera], width: int, height: int) -> Camera:
+def overview_camera(points: Tensor, cameras: Sequence[Camera], width: int, height: int) -> Camera:
     """A camera that has nine tenths of the points and all given cameras in its picture."""
     poses = torch.stack([camera.world_from_camera for camera in cameras])
     upright = upright_from_world(poses)
