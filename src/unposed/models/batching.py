@@ -13,6 +13,8 @@ from unposed.views import Pair, PairPrediction, View
 Maps = dict[str, Tensor]
 """Per-pixel outputs of a batch of views: ``points``, ``confidence`` and, with a matching head, ``descriptors``."""
 
+Features = dict[str, Tensor]
+"""What an encoder says of views, batched, or of one view: at least its ``tokens``."""
 Item = TypeVar("Item")
 
 _PIXELS_PER_BATCH = {"cpu": 2 * 512 * 384, "cuda": 32 * 512 * 384}
@@ -25,21 +27,21 @@ def image_batch(views: Sequence[View], device: torch.device) -> Float[Tensor, "v
 
 
 def encode_by_size(
-    encode: Callable[[Float[Tensor, "views 3 height width"]], Tensor], views: Sequence[View], device: torch.device
-) -> list[Tensor]:
+    encode: Callable[[Float[Tensor, "views 3 height width"]], Features], views: Sequence[View], device: torch.device
+) -> list[Features]:
     """Encode every view once, views of one size together; the results in the order of ``views``."""
-    features: list[Any] = [None] * len(views)
+    features: list[Features] = [{} for _ in views]
     for batch in _batches(range(len(views)), lambda i: views[i].size, lambda i: _pixels(views[i]), device):
         encoded = encode(image_batch([views[i] for i in batch], device))
-        for i, feature in zip(batch, encoded, strict=True):
-            features[i] = feature
+        for k, i in enumerate(batch):
+            features[i] = {name: values[k] for name, values in encoded.items()}
     return features
 
 
 def decode_by_shape(
-    decode: Callable[[Tensor, Tensor, tuple[int, int], tuple[int, int]], tuple[Maps, Maps]],
+    decode: Callable[[Features, Features, tuple[int, int], tuple[int, int]], tuple[Maps, Maps]],
     views: Sequence[View],
-    features: Sequence[Tensor],
+    features: Sequence[Features],
     pairs: Sequence[Pair],
     device: torch.device,
 ) -> Iterator[tuple[Pair, PairPrediction]]:
@@ -55,22 +57,25 @@ def decode_by_shape(
         return _pixels(views[pair[0]]) + _pixels(views[pair[1]])
 
     for batch in _batches(pairs, sizes, pixels, device):
-        size_i, size_j = sizes(batch[0])
-        stacked_i = torch.stack([features[i] for i, _ in batch])
-        stacked_j = torch.stack([features[j] for _, j in batch])
-        maps_i, maps_j = (_to_cpu(maps) for maps in decode(stacked_i, stacked_j, size_i, size_j))
+        stacked_i, stacked_j = _stack(features, [i for i, _ in batch]), _stack(features, [j for _, j in batch])
+        maps_i, maps_j = (_to_cpu(maps) for maps in decode(stacked_i, stacked_j, *sizes(batch[0])))
         for k, pair in enumerate(batch):
-            yield (
-                pair,
-                PairPrediction(
-                    points_i=maps_i["points"][k],
-                    points_j=maps_j["points"][k],
-                    confidence_i=maps_i["confidence"][k],
-                    confidence_j=maps_j["confidence"][k],
-                    descriptors_i=maps_i["descriptors"][k] if "descriptors" in maps_i else None,
-                    descriptors_j=maps_j["descriptors"][k] if "descriptors" in maps_j else None,
-                ),
-            )
+            yield pair, _prediction({n: m[k] for n, m in maps_i.items()}, {n: m[k] for n, m in maps_j.items()})
+
+
+def _stack(features: Sequence[Features], chosen: Sequence[int]) -> Features:
+    return {name: torch.stack([features[i][name] for i in chosen]) for name in features[chosen[0]]}
+
+
+def _prediction(maps_i: Maps, maps_j: Maps) -> PairPrediction:
+    return PairPrediction(
+        points_i=maps_i["points"],
+        points_j=maps_j["points"],
+        confidence_i=maps_i["confidence"],
+        confidence_j=maps_j["confidence"],
+        descriptors_i=maps_i.get("descriptors"),
+        descriptors_j=maps_j.get("descriptors"),
+    )
 
 
 def _batches(

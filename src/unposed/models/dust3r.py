@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from unposed.errors import UserError
 from unposed.io.checkpoints import Checkpoint, Rename, load_tensors, parse_constructor, rename_tensors
 from unposed.io.resize import ImageRule
-from unposed.models.batching import Maps, decode_by_shape, encode_by_size
+from unposed.models.batching import Features, Maps, decode_by_shape, encode_by_size
 from unposed.models.croco import check_sizes, dpt_keys
 from unposed.nets.heads import DptHead, LinearHead, Mode, regress_confidence, regress_points
 from unposed.nets.positions import Grid, RotaryTable, grid_positions, rotary_table
@@ -188,23 +188,22 @@ class Dust3r(nn.Module):
         return self.patch_embed.proj.weight.device
 
     @torch.no_grad()
-    def encode(self, views: Sequence[View]) -> list[Tensor]:
-        """Tokens of each view, in the number format of the network; portrait views stay portrait."""
-        return encode_by_size(lambda images: self.encode_images(images).tokens, views, self.device)
+    def encode(self, views: Sequence[View]) -> list[Features]:
+        """``tokens`` of each view; portrait views stay portrait."""
+        return encode_by_size(lambda images: {"tokens": self.encode_images(images).tokens}, views, self.device)
 
     @torch.no_grad()
     def decode(
-        self, views: Sequence[View], features: Sequence[Tensor], pairs: Sequence[Pair]
+        self, views: Sequence[View], features: Sequence[Features], pairs: Sequence[Pair]
     ) -> Iterator[tuple[Pair, PairPrediction]]:
         """Predictions of ordered pairs, batched by the shapes of their views."""
-        yield from decode_by_shape(self._decode_batch, views, features, pairs, self.device)
+        yield from decode_by_shape(self._decode_features, views, features, pairs, self.device)
 
-    def _decode_batch(self, tokens_i: Tensor, tokens_j: Tensor, size_i: Size, size_j: Size) -> tuple[Maps, Maps]:
-        view_i, view_j = (
-            Encoded(tokens, grid_positions(_grid(size), tokens.device).expand(len(tokens), -1, -1))
-            for tokens, size in ((tokens_i, size_i), (tokens_j, size_j))
-        )
-        layers_i, layers_j = self.decode_tokens(view_i, view_j)
+    def _decode_features(self, view_i: Features, view_j: Features, size_i: Size, size_j: Size) -> tuple[Maps, Maps]:
+        encoded = []
+        for tokens, size in ((view_i["tokens"], size_i), (view_j["tokens"], size_j)):
+            encoded.append(Encoded(tokens, grid_positions(_grid(size), tokens.device).expand(len(tokens), -1, -1)))
+        layers_i, layers_j = self.decode_tokens(*encoded)
         return self.read_out(self.head1, layers_i, size_i), self.read_out(self.head2, layers_j, size_j)
 
     @classmethod

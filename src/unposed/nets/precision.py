@@ -50,8 +50,10 @@ def _fast_bfloat16(device: torch.device) -> bool:
     return False
 
 
-def set_dtype(network: nn.Module, dtype: torch.dtype) -> None:
-    """Make the transformer layers of ``network`` compute in ``dtype``; its norms and heads keep float32."""
+def prepare_for_inference(network: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
+    """Put ``network`` on ``device``, its transformer layers into ``dtype``; norms and heads stay float32."""
+    network.eval().requires_grad_(False)
     for layer in network.modules():
         if isinstance(layer, Linear | PatchEmbed):
             layer.to(dtype)
+    network.to(device=device, memory_format=torch.channels_last)
