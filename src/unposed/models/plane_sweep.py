@@ -7,6 +7,7 @@ comes out is complete, its support says where to believe it.
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -176,7 +177,7 @@ def _aggregate(cost: Costs) -> Costs:
 def _accumulate(paths: Costs) -> None:
     """Turn costs (steps, planes, lines) into path costs along the steps, in place (Hirschmueller 2008, equation 13)."""
     stepped, best = np.empty_like(paths[0]), np.empty_like(paths[0])
-    for before, here in zip(paths[:-1], paths[1:], strict=True):
+    for before, here in pairwise(paths):
         cheapest = before.min(0)
         np.add(before, SMALL_STEP, out=stepped)
         np.minimum(before, cheapest + LARGE_STEP, out=best)
