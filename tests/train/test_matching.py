@@ -7,7 +7,7 @@ from unposed.geometry.cameras import intrinsics_matrix, pixel_grid, project
 from unposed.geometry.rotations import matrix_from_axis_angle
 from unposed.geometry.transforms import invert_rigid, rigid, transform_points
 from unposed.train.matching import Correspondences, Matching, covisible_pixels, info_nce, sample_correspondences
-from unposed.train.pairs import choose_pairs, overlaps, pair_batch, pairs_of_views
+from unposed.train.pairs import choose_pairs, images_of, overlaps, pair_batch, pairs_of_views
 
 
 class Plane:
@@ -34,13 +34,13 @@ def test_covisible_pixels_are_the_projections():
     )
     assert 0.3 < seen.float().mean() < 1
     batch = pair_batch(
-        (scene.images[:, 0], scene.images[:, 1]),
-        (scene.depth[:, 0], scene.depth[:, 1]),
-        (scene.intrinsics[:, 0], scene.intrinsics[:, 1]),
-        invert_rigid(camera_2_from_1),
+        *(t[0] for t in (scene.images, scene.depth, scene.intrinsics, scene.world_from_camera)),
+        torch.tensor([0]),
+        torch.tensor([1]),
         64,
         torch.Generator(),
     )
+    torch.testing.assert_close(batch["camera_1_from_2"], invert_rigid(camera_2_from_1))
     in_2 = project(transform_points(camera_2_from_1, batch["points_1"]).flatten(1, 2), scene.intrinsics[:, 1])
     expected = in_2.round()
     assert torch.equal(index[seen], (expected[..., 1] * 32 + expected[..., 0]).long()[seen])
@@ -72,9 +72,10 @@ def test_overlap_picks_the_views_that_see_the_same():
     assert where.tolist() == [0, 0]
     assert sorted(zip(i.tolist(), j.tolist(), strict=True)) == [(0, 1), (1, 0)]
     batch = pairs_of_views(scene, scene.images, 2, (0.3, 1.0), 32, torch.Generator())
-    assert batch["images_1"].shape == (2, 3, 24, 32)
-    assert batch["images_1"].min() < -0.5
-    assert all(len(tensor) == 2 for tensor in batch.values())
+    images = images_of(batch)
+    torch.testing.assert_close((images[0] + 1) / 2, scene.images[0, batch["view_1"]])
+    torch.testing.assert_close((images[1] + 1) / 2, scene.images[0, batch["view_2"]])
+    assert all(len(tensor) == 2 for name, tensor in batch.items() if name != "views")
 
 
 def test_samples_are_mostly_positive_where_there_are_positives():

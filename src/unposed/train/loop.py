@@ -132,8 +132,8 @@ class _Run:
         self._scaler = torch.amp.GradScaler(device.type, init_scale=1.0, growth_interval=2**30)
         self._compiled = device.type == "cuda" if compiled is None else compiled
         if self._compiled:
-            torch._dynamo.config.recompile_limit = 64  # one graph per batch shape of the curriculum
-            self._compiled_loss = torch.compile(self._loss, dynamic=False)
+            torch._dynamo.config.recompile_limit = 64  # the curriculum changes the shapes
+            self._compiled_loss = torch.compile(self._loss)
         self._flops: dict[tuple[torch.Size, ...], float] = {}
         self._reserve = 0.0
         self._steps_now = 0
@@ -287,3 +287,51 @@ def _adamw(model: nn.Module, settings: Optimisation, device: torch.device) -> to
     return torch.optim.AdamW(
         groups, lr=settings.learning_rate, betas=settings.betas, fused=device.type in ("cuda", "cpu")
     )
+
+
+def train_command(
+    recipe: str,
+    minutes: float,
+    out: Path,
+    resume: Path | None = None,
+    textures: Path | None = None,
+    device: str = "auto",
+    photos: Path | None = None,
+    side: int | None = None,
+    scenes: int | None = None,
+    tiny: bool = False,
+    begin: float = 0.0,
+    on_record: Callable[[Record], None] | None = None,
+) -> Summary:
+    """Train one of the recipes ``mini``, ``dust3r`` and ``composed``; see ``train``.
+
+    ``textures``: folder of tile_*, photo_* and pano_* images for the procedural scenes. ``photos``: train a pair
+    network on one's own photos instead (``unposed.train.posed``). ``side``: one size of square images, a multiple of
+    16, in place of the recipe's curriculum. ``scenes``: scenes (or pairs of photos) per step. ``tiny``: a small
+    network for trying things out on a CPU.
+
+    Raises:
+        UserError: an unknown recipe, an option that the recipe does not have, and what ``train`` raises.
+    """
+    made = _recipe(recipe, textures, photos, side, scenes, tiny)
+    return train(made, minutes, out, resume=resume, begin=begin, device=device, on_record=on_record)
+
+
+def _recipe(
+    name: str, textures: Path | None, photos: Path | None, side: int | None, scenes: int | None, tiny: bool
+) -> Recipe:
+    """The recipe of a name with a user's options."""
+    from unposed.train import composed_recipe, recipes  # networks and scenes: only when they are trained
+
+    if side is not None and (side < 32 or side % 16):
+        raise UserError("--side must be a multiple of 16, at least 32.")
+    if name == "mini":
+        return recipes.mini_recipe(textures, side, scenes, photos, tiny)
+    if tiny or name not in ("composed", "dust3r"):
+        raise UserError(f"there is no {'tiny ' * tiny}recipe {name}: use mini (also --tiny), composed or dust3r.")
+    if name == "dust3r":
+        return recipes.dust3r_recipe(textures, side, scenes, photos)
+    if textures is None or photos is not None or scenes is not None:
+        raise UserError("the composed recipe needs --textures, and takes neither --photos nor --scenes.")
+    config = composed_recipe.ComposedConfig() if side is None else composed_recipe.ComposedConfig(side=side)
+    return composed_recipe.ComposedRecipe(textures, config)

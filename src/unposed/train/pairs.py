@@ -63,47 +63,64 @@ def pairs_of_views(
     ``images`` are what the network sees: the views' own, or augmented ones. ``overlap``: bounds for ``choose_pairs``.
     """
     scene, i, j = choose_pairs(overlaps(views), per_scene, *overlap, generator)
-    world_from = views.world_from_camera
+    count = views.depth.shape[1]
     return pair_batch(
-        (images[scene, i], images[scene, j]),
-        (views.depth[scene, i], views.depth[scene, j]),
-        (views.intrinsics[scene, i], views.intrinsics[scene, j]),
-        invert_rigid(world_from[scene, i]) @ world_from[scene, j],
+        images.flatten(0, 1),
+        views.depth.flatten(0, 1),
+        views.intrinsics.flatten(0, 1),
+        views.world_from_camera.flatten(0, 1),
+        scene * count + i,
+        scene * count + j,
         n,
         generator,
     )
 
 
 def pair_batch(
-    images: tuple[Float[Tensor, "pairs 3 h w"], Float[Tensor, "pairs 3 h w"]],
-    depth: tuple[Float[Tensor, "pairs h w"], Float[Tensor, "pairs h w"]],
-    intrinsics: tuple[Float[Tensor, "pairs 3 3"], Float[Tensor, "pairs 3 3"]],
-    camera_1_from_2: Float[Tensor, "pairs 4 4"],
+    images: Float[Tensor, "views 3 height width"],
+    depth: Float[Tensor, "views height width"],
+    intrinsics: Float[Tensor, "views 3 3"],
+    world_from_camera: Float[Tensor, "views 4 4"],
+    first: Int[Tensor, "pairs"],
+    second: Int[Tensor, "pairs"],
     n: int,
     generator: torch.Generator,
 ) -> Batch:
-    """What the loss of a pair network needs.
+    """What the loss of a pair network needs, for the pairs (first, second) of posed views.
 
-    ``images_k`` in [-1, 1]; ``points_k`` in camera 1; ``valid_k``; ``intrinsics_k``; ``camera_1_from_2``; and ``n``
-    correspondences ``pixels_1``, ``pixels_2``, ``matched``.
+    ``points_k`` of both views in camera 1, ``valid_k``, ``intrinsics_k``, ``camera_1_from_2``, ``n`` correspondences
+    ``pixels_1``, ``pixels_2``, ``matched``; and ``view_k``, the rows of ``views`` (in [-1, 1]) that are the images:
+    a view is in several pairs and needs encoding once.
     """
-    points_2 = transform_points(camera_1_from_2, pointmap_from_depth(depth[1], intrinsics[1]))
-    index, covisible = covisible_pixels(*depth, *intrinsics, invert_rigid(camera_1_from_2))
+    depth_1, depth_2, k_1, k_2 = depth[first], depth[second], intrinsics[first], intrinsics[second]
+    camera_1_from_2 = invert_rigid(world_from_camera[first]) @ world_from_camera[second]
+    index, covisible = covisible_pixels(depth_1, depth_2, k_1, k_2, invert_rigid(camera_1_from_2))
     matches = sample_correspondences(index, covisible, n, generator)
     return {
-        "images_1": images[0] * 2 - 1,
-        "images_2": images[1] * 2 - 1,
-        "points_1": pointmap_from_depth(depth[0], intrinsics[0]),
-        "points_2": points_2,
-        "valid_1": depth[0] > 0,
-        "valid_2": depth[1] > 0,
-        "intrinsics_1": intrinsics[0],
-        "intrinsics_2": intrinsics[1],
+        "points_1": pointmap_from_depth(depth_1, k_1),
+        "points_2": transform_points(camera_1_from_2, pointmap_from_depth(depth_2, k_2)),
+        "valid_1": depth_1 > 0,
+        "valid_2": depth_2 > 0,
+        "intrinsics_1": k_1,
+        "intrinsics_2": k_2,
         "camera_1_from_2": camera_1_from_2,
         "pixels_1": matches.pixels_1,
         "pixels_2": matches.pixels_2,
         "matched": matches.valid,
+        "view_1": first,
+        "view_2": second,
+        "views": images * 2 - 1,
     }
+
+
+def rows(batch: Batch, start: int, stop: int) -> Batch:
+    """The pairs ``start`` ... ``stop - 1`` of a batch."""
+    return {name: tensor if name == "views" else tensor[start:stop] for name, tensor in batch.items()}
+
+
+def images_of(batch: Batch) -> tuple[Float[Tensor, "pairs 3 height width"], Float[Tensor, "pairs 3 height width"]]:
+    """Images of both views of every pair, in [-1, 1]."""
+    return batch["views"][batch["view_1"]], batch["views"][batch["view_2"]]
 
 
 def correspondences_of(batch: Batch) -> Correspondences:

@@ -13,7 +13,7 @@ from jaxtyping import UInt8
 from torch import Tensor, nn
 
 Batch = dict[str, Tensor]
-"""Tensors on the training device; every one has the samples (pairs, for a pair network) as its leading dimension."""
+"""Tensors on the training device; the leading dimension of the first is the number of samples (pairs)."""
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from unposed.evaluation.pose import pose_auc, pose_error
 from unposed.geometry.cameras import pixel_grid
 from unposed.geometry.focal import focal_from_pointmap
 from unposed.geometry.pnp import REPROJECTION_ERROR, solve_pnp
+from unposed.geometry.pose_errors import pose_auc, pose_error
 from unposed.geometry.transforms import invert_rigid
 from unposed.train.losses import optimal_scaling
-from unposed.train.pairs import correspondences_of
+from unposed.train.pairs import correspondences_of, images_of, rows
 from unposed.train.recipe import Batch
 
 ViewMaps = dict[str, Tensor]
@@ -30,7 +30,7 @@ _CHUNK_PIXELS = 32 * 224 * 224
 
 @torch.no_grad()
 def evaluate_pairs(model: PairForward, batch: Batch) -> dict[str, float]:
-    """Means over the pairs of a batch (see ``pairs.pair_batch``).
+    """Means over the pairs of a batch (see ``unposed.train.pairs.pair_batch``).
 
     ``point_error``: distance to the truth after the best scale, over the mean distance of the truth from camera 1.
     ``auc@t``: exact AUC of the relative pose error, in degrees, from PnP of view 2 with true intrinsics.
@@ -42,8 +42,8 @@ def evaluate_pairs(model: PairForward, batch: Batch) -> dict[str, float]:
     chunk = max(1, _CHUNK_PIXELS // (height * width))
     errors: dict[str, list[Tensor]] = {}
     for start in range(0, pairs, chunk):
-        part = {name: tensor[start : start + chunk] for name, tensor in batch.items()}
-        maps_1, maps_2 = model(part["images_1"], part["images_2"])
+        part = rows(batch, start, start + chunk)
+        maps_1, maps_2 = model(*images_of(part))
         maps_1, maps_2 = ({k: v.float() for k, v in maps.items()} for maps in (maps_1, maps_2))
         errors.setdefault("point", []).append(point_errors(maps_1, maps_2, part))
         errors.setdefault("pose", []).append(relative_pose_errors(maps_2, part))
@@ -125,15 +125,16 @@ def match_inliers(
 
 
 @torch.no_grad()
-def picture(model: PairForward, batch: Batch, rows: int = 6) -> UInt8[np.ndarray, "height width 3"]:
+def picture(model: PairForward, batch: Batch, count: int = 6) -> UInt8[np.ndarray, "height width 3"]:
     """A row per pair: both images; depth of view 1, predicted and true; view 2's depth; both confidences."""
-    part = {name: tensor[:rows] for name, tensor in batch.items()}
-    maps_1, maps_2 = model(part["images_1"], part["images_2"])
+    part = rows(batch, 0, count)
+    images = images_of(part)
+    maps_1, maps_2 = model(*images)
     camera_2_from_1 = invert_rigid(part["camera_1_from_2"])[:, None, None]
     in_2 = [(camera_2_from_1[..., 2, :3] * p).sum(-1) for p in (maps_2["points"].float(), part["points_2"])]
     columns = [
-        _pixels(part["images_1"]),
-        _pixels(part["images_2"]),
+        _pixels(images[0]),
+        _pixels(images[1]),
         _colours(part["points_1"][..., 2], part["valid_1"]),
         _colours(maps_1["points"][..., 2].float(), torch.ones_like(part["valid_1"])),
         _colours(in_2[1], part["valid_2"]),
