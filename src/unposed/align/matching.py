@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from unposed.geometry.neighbours import reciprocal_neighbours
+from unposed.geometry.neighbours import nearest_neighbours
 from unposed.views import Matches, PairPrediction
 
 
@@ -27,7 +27,8 @@ def pair_matches(prediction: PairPrediction, *, stride: int = 8, min_confidence:
         return Matches(torch.zeros(0, 2), torch.zeros(0, 2), torch.zeros(0))
     # A query's best target must find a pixel within the query's own grid cell when searched back over all of view i.
     pixels_all, everything = _grid_features(features_i, prediction.confidence_i, 1, min_confidence)
-    forward, back = reciprocal_neighbours(queries, targets, everything)
+    forward = nearest_neighbours(queries, targets)
+    back = nearest_neighbours(targets[forward], everything)
     mutual = (pixels_all[back] - pixels_i).abs().amax(-1) <= stride / 4
     a, b = pixels_i[mutual], pixels_j[forward[mutual]]
     confidence = _at(prediction.confidence_i, a) * _at(prediction.confidence_j, b)

@@ -4,7 +4,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -12,16 +12,20 @@ import torch
 from unposed import __version__
 from unposed.align.clean import clean_pointcloud
 from unposed.align.dense import Alignment, align
-from unposed.align.graph import scene_graph
+from unposed.align.graph import make_pairs, read_pairs
 from unposed.align.matching import pair_matches
 from unposed.align.refine import Refinement, refine
 from unposed.errors import UserError
+from unposed.geometry.cameras import project
+from unposed.geometry.transforms import transform_points
+from unposed.io.atomic import atomic_write
 from unposed.io.pairs_cache import PairCache, run_fingerprint
-from unposed.io.photos import Photo, PhotoSet, Skipped, find_photos, make_views
+from unposed.io.photos import Photo, find_photos, make_views
 from unposed.models.base import PairModel
+from unposed.models.default import choose_default
 from unposed.models.inference import predict_pairs
-from unposed.models.registry import choose_default, load_model
-from unposed.scene import Scene, SceneView, Tracks
+from unposed.models.registry import load_model
+from unposed.scene import Scene, SceneView
 from unposed.tasks.progress import Reporter, Silent
 from unposed.views import Camera, Matches, Pair, PairPrediction, View
 
@@ -85,12 +89,14 @@ def reconstruct(
     report = report or Silent()
     started = time.monotonic()
     found = find_photos(source, frames=frames, every=every)
-    _tell_skipped(found, report)
+    for skipped in found.skipped:
+        report.say(f"skipped {skipped.name}: {skipped.reason}")
+    photos = found.photos if out is None else [_kept(photo, Path(out) / "images") for photo in found.photos]
     loaded = _load(model, device, report)
-    views = make_views(found.photos, loaded.image_rule)
-    pairs = choose_pairs(graph, found)
+    views = make_views(photos, loaded.image_rule)
+    pairs = choose_pairs(graph, [view.name for view in views])
     timings = {"photos": time.monotonic() - started}
-    with _pair_cache(out, loaded, views) as cache:
+    with _pair_cache(out, run_fingerprint(loaded.name, loaded.image_rule, photos)) as cache:
         todo = cache.missing(pairs)
         if len(todo) < len(pairs):
             report.say(f"{len(pairs) - len(todo)} of {len(pairs)} pairs come from an earlier run")
@@ -100,7 +106,7 @@ def reconstruct(
             cache.put(pair, prediction)
         timings["pairs"] = time.monotonic() - step
         step = time.monotonic()
-        shared = _same_size(found.photos) if one_camera is None else one_camera
+        shared = _same_size(photos) if one_camera is None else one_camera
         alignments = align(views, cache, shared_focal=shared, **_known_of_views(known, views))
         timings["alignment"] = time.monotonic() - step
         step = time.monotonic()
@@ -120,19 +126,30 @@ def reconstruct(
     return _gather(scenes, views, provenance)
 
 
-def choose_pairs(graph: str, found: PhotoSet) -> list[Pair]:
-    """Ordered pairs of a scene graph over the photos found; one photo is paired with itself (DUSt3R, section 3.3)."""
-    count = len(found.photos)
-    if count == 1:
+def choose_pairs(graph: str, names: Sequence[str]) -> list[Pair]:
+    """Ordered pairs to predict, both ways round; one photo is paired with itself (DUSt3R, section 3.3).
+
+    ``graph`` is the name of a scene graph, a file that lists pairs of photo names, or ``auto``: complete for up to
+    ``COMPLETE_UP_TO`` photos, a logarithmic window beyond.
+    """
+    if len(names) == 1:
         return [(0, 0)]
     if graph == "auto":
-        graph = "complete" if count <= COMPLETE_UP_TO else "logwin-5-noncyclic"
-    return scene_graph(graph, count)
+        graph = "complete" if len(names) <= COMPLETE_UP_TO else "logwin-5-noncyclic"
+    if Path(graph).is_file():
+        listed = read_pairs(Path(graph), names)
+        return list(dict.fromkeys([*listed, *((j, i) for i, j in listed)]))
+    return make_pairs(graph, len(names))
 
 
-def _tell_skipped(found: PhotoSet, report: Reporter) -> None:
-    for skipped in found.skipped:
-        report.say(f"skipped {skipped.name}: {skipped.reason}")
+def _kept(photo: Photo, directory: Path) -> Photo:
+    """A frame of a video as a file, since exports name the photos that their cameras belong to; photos as they are."""
+    if photo.data is None:
+        return photo
+    path = directory / photo.name
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(photo.data)
+    return replace(photo, path=path, data=None)
 
 
 def _load(model: str | PairModel, device: str, report: Reporter) -> PairModel:
@@ -150,15 +167,13 @@ def _same_size(photos: Sequence[Photo]) -> bool:
 
 
 @contextmanager
-def _pair_cache(out: Path | str | None, model: PairModel, views: Sequence[View]) -> Iterator[PairCache]:
-    """A cache in ``out`` that outlives an interruption and leaves with success, or a temporary one."""
-    fingerprint = run_fingerprint(model.name, model.image_rule, views)
-    if out is None:
-        with tempfile.TemporaryDirectory(prefix="unposed-") as directory:
-            yield PairCache.open(Path(directory), fingerprint)
+def _pair_cache(out: Path | str | None, fingerprint: str) -> Iterator[PairCache]:
+    """A cache in ``out`` that outlives an interruption, or a temporary one."""
+    if out is not None:
+        yield PairCache.open(Path(out) / "pairs", fingerprint)
         return
-    cache = PairCache.open(Path(out) / "pairs", fingerprint)
-    yield cache
+    with tempfile.TemporaryDirectory(prefix="unposed-") as directory:
+        yield PairCache.open(Path(directory) / "pairs", fingerprint)
 
 
 def _known_of_views(known: Known, views: Sequence[View]) -> dict[str, dict[int, torch.Tensor]]:
@@ -267,9 +282,10 @@ def _rescaled(depth: torch.Tensor, k: int, result: Refinement, views: Sequence[V
 def _cleaned(scene_views: Sequence[SceneView]) -> list[SceneView]:
     cameras = [sv.view_camera for sv in scene_views]
     confidence = clean_pointcloud(
-        [c.intrinsics for c in cameras],
-        [c.camera_from_world for c in cameras],
+        torch.stack([camera.intrinsics for camera in cameras]),
+        torch.stack([camera.camera_from_world for camera in cameras]),
         [sv.depth for sv in scene_views],
+        [sv.pointmap() for sv in scene_views],
         [sv.confidence for sv in scene_views],
     )
     return [replace(sv, confidence=c) for sv, c in zip(scene_views, confidence, strict=True)]
