@@ -7,6 +7,7 @@ import warnings
 import zlib
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -18,6 +19,8 @@ from unposed.errors import UserError
 from unposed.geometry.cameras import map_pixels
 from unposed.io import decode
 from unposed.io.photos import ImageRule, PhotoSet, find_photos, make_view, make_views
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, of damaged files
 
 ORIENTATION, EXIF_IFD = 0x0112, 0x8769
 STORED_FROM_UPRIGHT = {  # how a camera stores an upright picture for each EXIF orientation
@@ -94,6 +97,20 @@ class TestFormats:
             assert np.array_equal(pixels[..., 0], (grey >> 8).astype(np.uint8))
             assert np.array_equal(pixels[..., 0], pixels[..., 2])
 
+    @pytest.mark.parametrize("name", ["a.png", "a.tif"])
+    def test_sixteen_bit_colours_keep_their_high_byte(self, tmp_path, name):
+        deep = np.asarray(picture(), np.uint16) * 256 + 77
+        cv2.imwrite(str(tmp_path / name), deep[..., ::-1])
+        assert np.array_equal(np.asarray(find_photos(tmp_path).photos[0].load()), deep >> 8)
+
+    @pytest.mark.parametrize("name", ["a.mpo", "a.webp", "a.tif", "a.png"])
+    def test_the_first_of_several_pictures(self, tmp_path, name):
+        first, second = picture(1), picture(2)
+        options = {"a.mpo": {"quality": 95, "subsampling": 0}, "a.webp": {"lossless": True}}.get(name, {})
+        save(tmp_path / name, first, save_all=True, append_images=[second], **options)
+        pixels = np.asarray(find_photos(tmp_path).photos[0].load(), int)
+        assert np.percentile(np.abs(pixels - np.asarray(first, int)), 99) <= 12
+
     def test_transparency_is_laid_on_white(self, tmp_path):
         rgba = np.full((80, 80, 4), 255, np.uint8)
         rgba[..., :3] = 10
@@ -115,13 +132,13 @@ class TestFormats:
 
 class TestExif:
     @pytest.mark.parametrize("orientation", range(1, 9))
-    @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif"])
+    @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif", "a.webp", "a.avif"])
     def test_photos_stand_upright(self, tmp_path, orientation, name):
         upright = np.asarray(picture(3, 160, 96))
         exif = Image.Exif()
         exif[ORIENTATION] = orientation
         stored = Image.fromarray(np.ascontiguousarray(STORED_FROM_UPRIGHT[orientation](upright)))
-        save(tmp_path / name, stored, exif=exif, **({"quality": 95, "subsampling": 0} if name == "a.jpg" else {}))
+        save(tmp_path / name, stored, exif=exif, **({"quality": 95} if name not in ("a.png", "a.tif") else {}))
         photo = find_photos(tmp_path).photos[0]
         assert photo.size == (160, 96)
         assert np.percentile(np.abs(np.asarray(photo.load(), int) - upright), 99) < 15
@@ -291,7 +308,9 @@ class TestSources:
         Path(os.fsdecode(path)).write_bytes(save(tmp_path / "t" / "a.png").read_bytes())
         assert names(find_photos(tmp_path)) == ["\\xff\\xfe.png"]
 
-    @pytest.mark.parametrize("source", ["nowhere", "nowhere/*.jpg", ["nowhere"], "empty", [], "notes"])
+    @pytest.mark.parametrize(
+        "source", ["nowhere", "nowhere/*.jpg", ["nowhere"], "empty", [], "notes", "x" * 5000, "a\0b", "[", "**/x"]
+    )
     def test_nothing_there_is_one_clear_sentence(self, tmp_path, monkeypatch, source):
         monkeypatch.chdir(tmp_path)
         (tmp_path / "empty").mkdir()

@@ -29,11 +29,14 @@ def named_files(source: Source) -> dict[str, Path]:
     folder of everything that was given, with forward slashes.
 
     Raises:
-        UserError: something given does not exist, or nothing is there.
+        UserError: something given does not exist or cannot be read, or nothing is there.
     """
     places = [source] if isinstance(source, (str, os.PathLike)) else list(source)
     paths = [Path(os.path.abspath(os.path.expanduser(place))) for place in places]
-    files = list(dict.fromkeys(file for path in paths for file in _files_at(path)))
+    try:
+        files = list(dict.fromkeys(file for path in paths for file in _files_at(path)))
+    except OSError as error:
+        raise UserError(f"{error.filename} cannot be read ({error.strerror}); give another place.") from error
     if not files:
         raise UserError(f"There is no photo in {describe(source)}; give a folder of photos, photos, or a video.")
     alone = len(paths) == 1 and paths[0].is_dir()
@@ -61,10 +64,7 @@ def _files_at(path: Path) -> list[Path]:
 
 
 def _files_in(folder: Path) -> list[Path]:
-    try:
-        files = [file for file in folder.iterdir() if file.is_file() and not file.name.startswith(".")]
-    except OSError as error:
-        raise UserError(f"The folder {folder} cannot be read ({error.strerror}); check its permissions.") from error
+    files = [file for file in folder.iterdir() if file.is_file() and not file.name.startswith(".")]
     if any(file.suffix.lower() in PHOTO_SUFFIXES for file in files):
         return files
     return _photos_below(folder) or files
