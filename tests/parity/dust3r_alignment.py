@@ -1,8 +1,10 @@
 """DUSt3R's geometry, scene graphs and global alignment against the reference's numbers."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from unposed.align.clean import clean_pointcloud
 from unposed.align.graph import make_pairs
 from unposed.align.objective import (
     Objective,
@@ -11,11 +13,15 @@ from unposed.align.objective import (
     learning_rate,
     minimise_with_adam,
 )
+from unposed.align.sampling import Side
 from unposed.align.spanning_tree import parameters_from_known_cameras, parameters_from_tree, start_from_tree
-from unposed.geometry.cameras import backproject, intrinsics_matrix, pixel_grid, project
+from unposed.align.two_view import solve_two_views
+from unposed.geometry.cameras import backproject, intrinsics_matrix, pixel_grid, pointmap_from_depth, project
 from unposed.geometry.focal import focal_from_pointmap
+from unposed.geometry.localisation_errors import median_errors, recall_within
 from unposed.geometry.neighbours import mutual_neighbours, nearest_neighbours
-from unposed.geometry.pnp import solve_pnp, solve_pnp_unknown_focal
+from unposed.geometry.pnp import solve_pnp, solve_pnp_unknown_focal, undistort_pixels
+from unposed.geometry.rotations import rotation_angle
 from unposed.geometry.similarity import fit_camera_similarity
 from unposed.geometry.transforms import fit_similarity, rigid, transform_points
 
@@ -290,3 +296,67 @@ def _check_depths_are_of_best_pairs(case: Case, data: PairData) -> None:
         row = max((data.edges[:, 0] == photo).nonzero()[:, 0].tolist(), key=lambda row: float(scores[row]))
         depths.append(data.points_i[row, :area, 2] * scales[row])
     case.check("init_depths", torch.cat(depths))
+
+
+@runs("dust3r", "clean_pointcloud*")
+def cleaning(case: Case) -> None:
+    sizes = case.params["shapes_hw"]
+    areas = [height * width for height, width in sizes]
+
+    def maps(name: str, *last: int) -> list[Tensor]:
+        parts = case.tensor(name).reshape(-1, *last).split(areas)
+        return [part.reshape(height, width, *last) for part, (height, width) in zip(parts, sizes, strict=True)]
+
+    inputs = case.tensor("K"), case.tensor("cam_from_world"), maps("depths"), maps("points", 3), maps("conf")
+    for run in case.params["runs"]:
+        cleaned = clean_pointcloud(*inputs, run["tol"], run["bad_conf"])
+        case.check(run["name"], torch.cat([values.flatten() for values in cleaned]))
+
+
+@runs("dust3r", "visloc_pnp*")
+def localisation(case: Case) -> None:
+    pixels, points, k = case.tensor("pts2d"), case.tensor("pts3d"), case.tensor("K")
+    error, iterations = case.config["reprojection_error"], case.config["iterations"]
+    found = solve_pnp(pixels, points, k, error, iterations, "opencv")
+    assert found is not None
+    case.check("pose", found.world_from_camera)
+    truth = case.tensor("true_pose")
+    case.check("t_err", (found.world_from_camera[:3, 3] - truth[:3, 3]).norm())
+    case.check("r_err_deg", rotation_angle(found.world_from_camera[:3, :3].T @ truth[:3, :3]).rad2deg())
+    straight = undistort_pixels(pixels, k, torch.tensor(case.params["distortion"]))
+    distorted = solve_pnp(straight, points, k, error, iterations, "opencv")
+    assert distorted is not None
+    case.check("pose_distorted", distorted.world_from_camera)
+    errors = case.inputs["trans_err"], case.inputs["rot_err"]
+    case.check("medians", np.array(median_errors(*errors)))
+    case.check("accuracy", np.array(recall_within(*errors, case.params["thresholds_m_deg"])))
+
+
+@runs("dust3r", "pair_viewer*")
+def two_views(case: Case) -> None:
+    data, centres = _pair_data(case), _centres([tuple(size) for size in case.params["shapes_hw"]])
+    rows = {(i, j): row for row, (i, j) in enumerate(data.edges.tolist())}
+    case.check("edge_conf", data.edge_scores()[[rows[0, 1], rows[1, 0]]])
+    focals = torch.stack([focal_from_pointmap(_anchor_map(data, rows[i, 1 - i]), centres[i]) for i in (0, 1)])
+    case.check("focals", focals)
+    case.check("pp", centres)
+    k = intrinsics_matrix(focals, centres)
+    solved = solve_two_views(_sides(data, rows[0, 1]), _sides(data, rows[1, 0]), k)
+    assert solved is not None
+    case.check("poses", solved.world_from_camera)
+    case.check("depths", torch.cat([depth.flatten() for depth in solved.depth]))
+    points = [
+        transform_points(pose, pointmap_from_depth(depth, matrix))
+        for pose, depth, matrix in zip(solved.world_from_camera, solved.depth, k, strict=True)
+    ]
+    case.check("points", torch.cat([values.flatten() for values in points]))
+
+
+def _sides(data: PairData, row: int) -> tuple[Side, Side]:
+    i, j = data.edges[row].tolist()
+    maps = (data.points_i, data.confidence_i, data.sizes[i]), (data.points_j, data.confidence_j, data.sizes[j])
+    first, second = (
+        Side(points[row, : h * w].reshape(h, w, 3), confidence[row, : h * w].reshape(h, w))
+        for points, confidence, (h, w) in maps
+    )
+    return first, second

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unposed.align.depth import LEAST_DEPTH, full_depth
+from unposed.align.depth import full_depth, objective_at
 from unposed.align.graph import connected_components
 from unposed.align.initialise import Start, initial_focals, initialise, pair_poses
 from unposed.align.objective import BASE_SCALE
@@ -21,15 +21,18 @@ from unposed.align.sampling import (
     Progress,
     Samples,
     Survey,
+    pair_focal,
     principal_point,
     sample_pairs,
+    sides_of,
     survey_pairs,
 )
-from unposed.align.solve import Solution, refine
+from unposed.align.solve import LEAST_DEPTH, Solution, refine
+from unposed.align.two_view import fit_frame, solve_two_views
 from unposed.errors import UserError
-from unposed.geometry.cameras import intrinsics_matrix
+from unposed.geometry.cameras import intrinsics_matrix, pointmap_from_depth
 from unposed.geometry.similarity import fit_camera_similarity, move_camera
-from unposed.geometry.transforms import invert_rigid, rigid
+from unposed.geometry.transforms import invert_rigid, rigid, transform_points
 from unposed.views import Pair, PairPrediction, View
 
 MIN_CONFIDENCE = 1.1
@@ -116,6 +119,8 @@ class _Solver:
         known_k = {row: self.known_intrinsics[v] for row, v in enumerate(members) if v in self.known_intrinsics}
         known = {row: self.known_poses[v].float() for row, v in enumerate(members) if v in self.known_poses}
         intrinsics = self._initial_intrinsics(members, samples, known_k)
+        if len(members) == 2 and len(known) < 2:
+            return self._two_views(members, samples, intrinsics, known)
         poses = pair_poses(samples, intrinsics, sizes)
         start = initialise(samples, poses, len(members))
         if not start.consistent.all():
@@ -153,6 +158,32 @@ class _Solver:
                 0.0,
             )
         ]
+
+    def _two_views(
+        self, members: list[int], samples: Samples, intrinsics: Float[Tensor, "2 3 3"], known: Mapping[int, Tensor]
+    ) -> list[Alignment]:
+        """Closed form, in the units of the surer pair."""
+        pairs = [(members[i], members[j]) for i, j in samples.pairs.tolist()]
+        sides = {pair: sides_of(self.predictions[pair]) for pair in pairs}
+        forward, backward = sides.get((members[0], members[1])), sides.get((members[1], members[0]))
+        two = solve_two_views(forward, backward, intrinsics)
+        if two is None:
+            return self.single(members[0]) + self.single(members[1])
+        row, pose = next(iter(known.items()), (0, torch.eye(4)))
+        depth = [values.clamp(min=LEAST_DEPTH) for values in two.depth]
+        moved = _rebase(Solution(two.world_from_camera, intrinsics, torch.zeros(0, 4, 4)), row, pose)
+        points = [
+            transform_points(camera, pointmap_from_depth(values, k))
+            for camera, values, k in zip(moved.world_from_camera, depth, intrinsics, strict=True)
+        ]
+        frames = [fit_frame(sides[pair], [points[members.index(view)] for view in pair]) for pair in pairs]
+        solution = Solution(moved.world_from_camera, intrinsics, torch.stack(frames))
+        objective = objective_at(depth, members, pairs, self.predictions, solution)
+        scale = BASE_SCALE / float(solution.pair_scale.log().mean().exp())
+        confidence = [
+            torch.stack([sides[pair][pair.index(view)].confidence for pair in pairs]).amax(0) for view in members
+        ]
+        return [Alignment(members, moved.world_from_camera, intrinsics, depth, confidence, scale * objective)]
 
     def _initial_intrinsics(
         self, members: list[int], samples: Samples, known: Mapping[int, Tensor]

@@ -9,15 +9,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unposed.align.sampling import Progress, sides_of
-from unposed.align.solve import Solution, depth_observations
+from unposed.align.solve import LEAST_DEPTH, Solution, depth_observations
 from unposed.geometry.cameras import backproject, pixel_grid
 from unposed.geometry.transforms import invert_rigid, transform_points
 from unposed.views import Pair, PairPrediction
 
 MAX_MAPS = 32
 """A depth map is solved from at most this many maps of its view, those of the best pairs; bounds the memory."""
-LEAST_DEPTH = 1e-6
-_ITERATIONS = 10
+_ITERATIONS = 20
 _LEAST_WEIGHT = 1e-4
 """Weight of pixels whose confidence is 1: a pixel that nobody is sure of still gets the depth they agree on."""
 _SMOOTHING = 1e-4
@@ -90,6 +89,26 @@ def full_depth(
         if progress is not None:
             progress("solving depth", row + 1, len(members))
     return DepthMaps(depths, confidences, distance[0] / area[0] + distance[1] / area[1])
+
+
+def objective_at(
+    depth: Sequence[Float[Tensor, "height width"]],
+    members: Sequence[int],
+    pairs: Sequence[Pair],
+    predictions: Mapping[Pair, PairPrediction],
+    solution: Solution,
+) -> float:
+    """DUSt3R's objective over all pixels for given depth maps, at the solution's scale."""
+    distance, area = [0.0, 0.0], [0, 0]
+    for row, view in enumerate(members):
+        rays = _rays(solution.intrinsics[row], (depth[row].shape[0], depth[row].shape[1]))
+        from_world = invert_rigid(solution.world_from_camera[row])
+        for pair, frame in zip(pairs, solution.world_from_pair, strict=True):
+            if view in pair:
+                one = _observe(predictions[pair], pair.index(view), from_world @ frame, rays)
+                distance[one.side] += one.distance(depth[row].flatten(), rays.norm(dim=-1))
+                area[one.side] += len(rays)
+    return distance[0] / area[0] + distance[1] / area[1]
 
 
 def _observe(

@@ -19,11 +19,12 @@ from unposed.geometry.cameras import backproject
 from unposed.geometry.rotations import matrix_from_axis_angle
 from unposed.geometry.transforms import invert_rigid, rigid
 
-SMOOTHING = (3e-3, 3e-4)
-"""Distances are smoothed at zero by this, as a fraction of the scene's depth; one solve after the other."""
-_ITERATIONS = 100
-_MEDIAN_STEPS = 3
+SMOOTHING = 1e-3
+"""Distances are smoothed at zero by this, as a fraction of the scene's median depth."""
+_ITERATIONS = 300
+_MEDIAN_STEPS = 4
 _FIRST_MEDIAN_STEPS = 20
+LEAST_DEPTH = 1e-6
 _LEAST_WEIGHT = 1e-6
 """Weight that every observation has in a depth at least, relative to the largest: no pixel is without."""
 
@@ -57,20 +58,20 @@ def refine(
     scales stays what it is. ``shared_focal`` moves all free focals by one factor.
     """
     problem = _Problem(samples, start, free_focal, shared_focal, fixed_pose)
-    unknowns = np.zeros(problem.size)
-    for stage, smoothing in enumerate(SMOOTHING):
-        problem.smoothing = smoothing * problem.unit
-        result = minimize(
-            problem.value_and_gradient,
-            unknowns,
-            jac=True,
-            method="L-BFGS-B",
-            options={"maxiter": _ITERATIONS, "maxcor": 20, "ftol": 1e-6, "gtol": 0},
-        )
-        unknowns = result.x
+    evaluations = 0
+
+    def objective(unknowns: np.ndarray) -> tuple[float, np.ndarray]:
+        nonlocal evaluations
+        evaluations += 1
         if progress is not None:
-            progress("aligning", stage + 1, len(SMOOTHING))
-    return problem.solution(unknowns)
+            progress("aligning", min(evaluations, _ITERATIONS), _ITERATIONS)
+        return problem.value_and_gradient(unknowns)
+
+    options = {"maxiter": _ITERATIONS, "maxfun": 2 * _ITERATIONS, "maxcor": 20, "ftol": 1e-7, "gtol": 0}
+    result = minimize(objective, np.zeros(problem.size), jac=True, method="L-BFGS-B", options=options)
+    if progress is not None:
+        progress("aligning", _ITERATIONS, _ITERATIONS)
+    return problem.solution(result.x)
 
 
 class _Problem:
@@ -98,10 +99,11 @@ class _Problem:
         self.focal_of_view, self.focals = _focal_groups(free_focal, shared_focal)
         self.size = 6 * self.views + 7 * self.pairs + self.focals
         rays, maps = self._rays(self.intrinsics), self._maps_in_camera(self.cameras, self.frames)
-        self.smoothing = 1e-3 * float(maps[..., 2].median())
+        self.smoothing = SMOOTHING * float(maps[..., 2].median())
         self.depth = torch.ones(rays.shape[:2])
         self.depth = self._solve_depth(rays, maps, _FIRST_MEDIAN_STEPS)
         self.unit = float(self.depth.median())
+        self.smoothing = SMOOTHING * self.unit
         self.camera_centre = _centroid(rays * self.depth[..., None], self._per_view(samples.weight)).double()
         half = self.pairs
         points = torch.cat([samples.points[:half], samples.points[half:]], 1)
@@ -164,7 +166,7 @@ class _Problem:
         for _ in range(steps):
             pull = weight / ((depth[self.view] - along).square() + across).sqrt()
             depth = self._per_view(pull * along) / self._per_view(pull)
-        return depth.clamp(min=1e-3 * self.smoothing)
+        return depth.clamp(min=LEAST_DEPTH)
 
 
 def depth_observations(

@@ -61,6 +61,15 @@ def solve_pnp(
     )
 
 
+def undistort_pixels(
+    pixels: Float[Tensor, "n 2"], intrinsics: Float[Tensor, "3 3"], distortion: Float[Tensor, "4"]
+) -> Float[Tensor, "n 2"]:
+    """Pixels that a camera without lens distortion (k1, k2, p1, p2 of OpenCV) and the same K would see."""
+    k = intrinsics.double().cpu().numpy()
+    straight = cv2.undistortPoints(pixels.double().cpu().numpy(), k, distortion.double().cpu().numpy(), P=k)
+    return torch.as_tensor(straight[:, 0]).to(pixels)
+
+
 def solve_pnp_unknown_focal(
     pixels: Float[Tensor, "n 2"],
     points: Float[Tensor, "n 3"],
