@@ -36,9 +36,9 @@ class ComposedConfig:
 
     side: int = 160
     """Training images are squares of this many pixels."""
-    warped: int = 8
+    warped: int = 6
     """Homography pairs a batch."""
-    rendered: int = 8
+    rendered: int = 6
     """Rendered pairs a batch."""
     points: int = 256
     """Correspondences a pair; as many distractors come from each image."""
@@ -48,7 +48,7 @@ class ComposedConfig:
     """Views of a scene."""
     pool: int = 16
     """Groups of ``scenes`` kept; every batch draws its pairs from all of them."""
-    renew: int = 2
+    renew: int = 6
     """Steps after which the oldest group is replaced."""
     validation: int = 64
     """Pairs of each kind in the validation set."""
