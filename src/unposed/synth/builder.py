@@ -128,12 +128,12 @@ class WorldBuilder:
         spread = torch.stack([self.uniform(-0.7, 0.7), self.uniform(-0.95, -0.7), self.uniform(-0.7, 0.7)], -1)
         lamp = torch.cat([spread * corner, torch.ones(self.count, 1)], -1)
         tone = self.uniform(0.85, 1.1, 3)
-        power = torch.where(room, self.uniform(0.2, 0.7), self.uniform(0.2, 0.8))
+        power = torch.where(room, self.uniform(0.3, 0.9), self.uniform(0.3, 0.9))
         first = self._textures.tiles + self._textures.photos
         sky = first + (self.uniform(0, 1) * self._textures.skies).floor()
         self._settings["light"] = torch.where(room[:, None], lamp, torch.cat([sun, torch.zeros(self.count, 1)], -1))
         self._settings["light_colour"] = power[:, None] * tone
-        self._settings["ambient"] = self.uniform(0.3, 0.65, 1) * (2 - tone)
+        self._settings["ambient"] = self.uniform(0.35, 0.75, 1) * (2 - tone)
         self._settings["sky"] = torch.stack([sky, self.uniform(-math.pi, math.pi), self.uniform(0.7, 1.1)], -1)
 
     def cameras(self, eye: tuple[Tensor, Tensor], target: tuple[Tensor, Tensor], near: float) -> None:
@@ -184,7 +184,7 @@ class WorldBuilder:
         is_photo = some(given("photo"))
         turn = torch.where(is_photo, 0, self.uniform(-math.pi, math.pi, m) * some(0.5))
         scale = within(given("rate"), log=True) * torch.where(is_photo, 0.5, 1.0)
-        red, green, blue = (self.uniform(0.6, 1.1, m, 1) * self.uniform(0.85, 1.15, m, 3)).unbind(-1)
+        red, green, blue = (self.uniform(0.7, 1.15, m, 1) * self.uniform(0.85, 1.15, m, 3)).unbind(-1)
         shift_u, shift_v = self.uniform(0, 1, m, 2).unbind(-1)
         columns = {
             "texture": torch.where(is_photo, photo, tile),

@@ -112,7 +112,7 @@ def choose_views(
     The first view is a random good one. Every other has a random earlier view as partner and a target overlap with it,
     from 5 % to 100 % and above 30 % in 85 % of the draws; the candidate that comes nearest to the target is taken.
     """
-    overlap, good, dull = _probe(worlds, candidates, height, width, slots)
+    overlap, good, dull = probe(worlds, candidates, height, width, slots)
     scenes, count = good.shape
     row = torch.arange(scenes, device=good.device)
     order = torch.arange(count, device=good.device)
@@ -132,7 +132,7 @@ def choose_views(
     return candidates.intrinsics[row[:, None], pick], candidates.world_from_camera[row[:, None], pick]
 
 
-def _probe(
+def probe(
     worlds: Worlds, candidates: Candidates, height: int, width: int, slots: tuple[int, ...]
 ) -> tuple[
     Float[Tensor, "scenes candidates candidates"], Bool[Tensor, "scenes candidates"], Bool[Tensor, "scenes candidates"]

@@ -49,6 +49,7 @@ def shade(
     sky_share = 0.7 - 0.3 * n[1]  # more light from above
     irradiance = direct[..., None] * light_colour[:, None, None] + sky_share[..., None] * ambient[:, None, None]
     linear = albedo.square() * irradiance + gloss[..., None] * light_colour[:, None, None]
+    linear = 1 - torch.exp(-1.4 * linear)  # a film's shoulder: bright light does not clip
     linear = torch.where(hit[..., None], linear, (albedo * sky[:, 2, None, None, None]).square())
     return linear.clamp(1e-6, 1).sqrt()
 
