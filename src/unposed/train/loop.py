@@ -151,7 +151,7 @@ class _Run:
         self._validate()
         validations, saved = 1, time.perf_counter()
         try:
-            while (share := self._share()) < 1.0:
+            while (share := self._share()) < 1.0 or not self._steps_now:
                 self._step(share)
                 if share * self._cadence.validations >= validations:
                     validations += 1

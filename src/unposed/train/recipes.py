@@ -177,4 +177,4 @@ def _source(textures: Path | None, side: int | None, scenes: int | None, photos:
         wide = [(side, side)] if side is not None else [(384, 288), (384, 256), (384, 208)]
         return PosedPairs(photos, wide, batch=scenes or 8)
     stages, validation = curriculum(side, scenes)
-    return ScenePairs(textures, stages, validation, size=128 if side is None else 48)
+    return ScenePairs(textures, stages, validation, size=128 if side is None else 32)
