@@ -13,7 +13,9 @@ import viser
 from unposed.io.colmap import write_colmap
 from unposed.scene import Scene
 from unposed.viewer.content import STEP, depth_picture, display, thumbnail, wxyz
+from unposed.views import Camera
 
+UP = (0.0, 1.0, 0.0)
 _NO_VIEW = "-"
 
 
@@ -30,7 +32,7 @@ def view_scene(
     """
     server = viser.ViserServer(host=host, port=port, label="unposed", verbose=False)
     server.gui.configure_theme(control_layout="collapsible", show_logo=False, show_share_button=False)
-    server.scene.set_up_direction("+y")
+    server.scene.set_up_direction(UP)
     Panel(server, scene)
     if open_browser:
         webbrowser.open(f"http://localhost:{server.get_port()}")
@@ -162,13 +164,9 @@ class Panel:
         self._mark()
         if name == _NO_VIEW or client is None:
             return
-        camera = self._display.shown[name].camera
-        half_height = camera.height / 2 / float(camera.intrinsics[1, 1])
-        half_width = camera.width / 2 / float(camera.intrinsics[0, 0])
-        with client.atomic():
-            client.camera.position = camera.centre.numpy()
-            client.camera.wxyz = wxyz(camera)
-            client.camera.fov = 2 * float(np.arctan(max(half_height, half_width / client.camera.aspect)))
+        item = self._display.shown[name]
+        known = item.depth[item.depth > 0]
+        _move(client, item.camera, pivot=float(known.median()) if len(known) else 1.0)
 
     def _leave_view(self, client: viser.ClientHandle | None) -> None:
         self._view.value = _NO_VIEW
@@ -178,11 +176,7 @@ class Panel:
             self._to_overview(client)
 
     def _to_overview(self, client: viser.ClientHandle) -> None:
-        camera = self._display.overview
-        with client.atomic():
-            client.camera.position = camera.centre.numpy()
-            client.camera.wxyz = wxyz(camera)
-            client.camera.fov = 2 * float(np.arctan(camera.height / 2 / float(camera.intrinsics[1, 1])))
+        _move(client, self._display.overview, pivot=float(self._display.overview.centre.norm()))
 
     def _exported(self, name: str) -> bytes:
         with tempfile.TemporaryDirectory() as folder:
@@ -199,10 +193,22 @@ class Panel:
         return data.getvalue()
 
 
+def _move(client: viser.ClientHandle, camera: Camera, pivot: float) -> None:
+    """Put a browser's camera at ours, wide enough for the whole picture; the mouse turns about a point at ``pivot``."""
+    half_height = camera.height / 2 / float(camera.intrinsics[1, 1])
+    half_width = camera.width / 2 / float(camera.intrinsics[0, 0])
+    with client.atomic():
+        client.camera.up_direction = UP
+        client.camera.position = camera.centre.numpy()
+        client.camera.look_at = (camera.centre + pivot * camera.world_from_camera[:3, 2]).numpy()
+        client.camera.wxyz = wxyz(camera)
+        client.camera.fov = 2 * float(np.arctan(max(half_height, half_width / client.camera.aspect)))
+
+
 def _sender(name: str, make: Callable[[str], bytes]) -> Callable[[viser.GuiEvent], None]:
     def send(event: viser.GuiEvent) -> None:
         if event.client is not None:
-            event.client.send_file_download(name, make(name))
+            event.client.send_file_download(name, make(name), save_immediately=True)
 
     return send
 
