@@ -175,6 +175,12 @@ def test_contradicting_choices(video, choice):
         find_photos(video, **choice)
 
 
+def test_a_video_of_an_odd_shape(tmp_path):
+    wide = [np.ascontiguousarray(frame[:64].repeat(8, 1)) for frame in numbered_frames(3)]
+    with pytest.raises(UserError, match="too narrow"):
+        find_photos(write_video(tmp_path / "wide.mp4", wide), by_motion=True, frames=3)
+
+
 def test_frames_too_small_for_photos(tmp_path):
     path = write_video(tmp_path / "tiny.mp4", [np.zeros((32, 48, 3), np.uint8)])
     with pytest.raises(UserError, match="too small: 48 x 32"):

@@ -23,8 +23,8 @@ SUFFIXES = frozenset(
 DEFAULT_FRAMES = 40
 """So many frames, evenly spread, are taken of a video when nothing else is asked for."""
 
-_MOTION_WIDTH = 160
-"""Width in pixels of the grey frames that motion is measured on."""
+_MOTION_SIZE = (160, 120)
+"""Width and height of the grey frames that motion is measured on, whatever a frame's shape: DIS needs room to work."""
 _UPRIGHT = {90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_270}
 
 
@@ -121,10 +121,8 @@ def _motion(decoder: _Decoder) -> np.ndarray:
     steps: list[float] = []
     previous: np.ndarray | None = None
     for frame in decoder.frames():
-        height = max(16, round(frame.height * _MOTION_WIDTH / frame.width))
-        grey = frame.reformat(_MOTION_WIDTH, height, "gray").to_ndarray()
-        comparable = previous is not None and previous.shape == grey.shape
-        steps.append(_mean_length(flow.calc(previous, grey, None)) if comparable else 0.0)
+        grey = frame.reformat(*_MOTION_SIZE, "gray").to_ndarray()
+        steps.append(0.0 if previous is None else _mean_length(flow.calc(previous, grey, None)))
         previous = grey
     return np.cumsum(steps)
 
