@@ -43,6 +43,11 @@ def test_what_is_saved_is_what_is_loaded(tmp_path):
     assert_same(other, loaded.others[0])
 
 
+def test_maps_are_readable_by_whoever_reads_the_description(tmp_path):
+    box_scene(views=1).save(tmp_path)
+    assert (tmp_path / "maps.safetensors").stat().st_mode == (tmp_path / "scene.json").stat().st_mode
+
+
 def test_saving_leaves_other_files_and_drops_old_components(tmp_path):
     first = box_scene()
     fragmented = Scene(first.views, others=(box_scene(views=2), box_scene(views=2)))

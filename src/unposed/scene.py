@@ -159,7 +159,10 @@ class Scene:
         directory = Path(directory)
         tensors = {key: value.contiguous() for key, value in self._tensors().items()}
         with atomic_write(directory / _MAPS) as path:
+            path.touch()
+            mode = path.stat().st_mode
             save_file(tensors, path)
+            path.chmod(mode)  # save_file leaves a file that only its owner can read
             (directory / _SCENE).unlink(missing_ok=True)
         for k, other in enumerate(self.others, start=2):
             other.save(directory / f"component_{k}")
