@@ -13,6 +13,7 @@ import poselib
 import torch
 from jaxtyping import Bool, Float
 from numpy.typing import NDArray
+from scipy.interpolate import CubicSpline
 from scipy.special import gammaln
 from torch import Tensor
 
@@ -28,6 +29,8 @@ FOCAL_RANGE = (0.4, 3.0)
 """Focal lengths considered, in units of the long side of the photo."""
 VOTE_BOUND = 20.0
 """Most that one pair may speak against a focal, in units of log-likelihood."""
+VOTERS = 100
+VOTE_MATCHES = 400
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,21 +173,20 @@ def consensus_focal(
     """One focal length for many pairs, as a share of a unit length that each view states in its pixels.
 
     Every pair votes over a scan of focals with the robust epipolar cost of its best essential matrix for that focal,
-    above its cheapest one and bounded, so that flat votes (planes, rotations) and wrong pairs do not decide. ``units``
-    holds, for each pair, the length in view pixels that stands for the long side of the photo. The prior is a normal
-    distribution over the logarithm; EXIF gives a narrow one.
+    above its cheapest one and bounded, so that wrong pairs do not decide; a pair whose cost falls up to the end of the
+    scan (nearly parallel motion, a plane, a rotation) does not vote. ``units`` holds, for each pair, the length in view
+    pixels that stands for the long side of the photo. The prior is a normal distribution over the logarithm; EXIF gives
+    a narrow one. Of many pairs the ``VOTERS`` with most matches are asked.
     """
-    grid = np.geomspace(*FOCAL_RANGE, 41)
-    votes = [_focal_votes(pair, size, unit, grid) for pair, size, unit in zip(matches, sizes, units, strict=True)]
-    cost = 0.5 * (np.log(grid / prior) / prior_spread) ** 2
-    for vote in votes:
-        if vote is not None:
-            cost = cost + np.minimum(vote - vote.min(), VOTE_BOUND)
-    best = int(np.clip(cost.argmin(), 1, len(grid) - 2))
-    left, middle, right = cost[best - 1 : best + 2]
-    bend = left - 2 * middle + right
-    offset = float(np.clip(0.5 * (left - right) / bend, -1, 1)) if bend > 1e-12 else 0.0
-    return float(grid[best] * (grid[1] / grid[0]) ** offset)
+    scan = np.log(np.geomspace(*FOCAL_RANGE, 13))
+    fine = np.linspace(scan[0], scan[-1], 601)
+    cost = 0.5 * ((fine - math.log(prior)) / prior_spread) ** 2
+    for index in sorted(range(len(matches)), key=lambda k: -len(matches[k][0]))[:VOTERS]:
+        vote = _focal_votes(matches[index], sizes[index], units[index], np.exp(scan))
+        if vote is not None and 0 < vote.argmin() < len(scan) - 1:
+            curve = CubicSpline(scan, vote)(fine)
+            cost += np.minimum(curve - curve.min(), VOTE_BOUND)
+    return float(np.exp(fine[cost.argmin()]))
 
 
 def _focal_votes(
@@ -197,9 +199,10 @@ def _focal_votes(
     threshold = THRESHOLD * max(*size[0], *size[1]) / 640
     options = {"max_epipolar_error": threshold, "max_iterations": 5000, "min_iterations": 300}
     fundamental, info = poselib.estimate_fundamental(x_i, x_j, options, {})
-    inliers = np.array(info["inliers"], bool)
-    if inliers.sum() < 2 * MINIMUM_INLIERS:
+    inliers = np.flatnonzero(info["inliers"])
+    if len(inliers) < 2 * MINIMUM_INLIERS:
         return None
+    inliers = inliers[:: math.ceil(len(inliers) / VOTE_MATCHES)]
     x_i, x_j = x_i[inliers], x_j[inliers]
     sigma = max(float(np.median(_sampson(fundamental, x_i, x_j))) * 1.4826, 0.1)
     refinement = {"loss_type": "CAUCHY", "loss_scale": sigma, "max_iterations": 20}
