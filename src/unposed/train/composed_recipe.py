@@ -5,7 +5,6 @@ poses give exact correspondences and the depth itself. Small enough for an hour 
 """
 
 import functools
-from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -182,29 +181,27 @@ def depth_losses(features: ConvFeatures, depth: Float[Tensor, "n height width"])
 
 
 class _ScenePool:
-    """Groups of rendered scenes by number, the latest few kept."""
+    """Groups of rendered scenes by number; only those that pairs are drawn from are kept."""
 
     def __init__(self, config: ComposedConfig, textures: Path, split: Split):
         self.config, self.split = config, split
         self.textures = load_textures(textures, split=split)
-        self.groups: OrderedDict[tuple[int, str], RenderedViews] = OrderedDict()
+        self.groups: dict[int, RenderedViews] = {}
 
     def group(self, number: int, device: torch.device) -> RenderedViews:
         """Group ``number``, rendered at first use."""
-        key = (number, str(device))
-        if key not in self.groups:
+        if number not in self.groups:
             c = self.config
             textures = self.textures.to(device)
-            self.groups[key] = render_scenes(
+            self.groups[number] = render_scenes(
                 number, c.scenes, c.views, c.side, c.side, textures=textures, device=device
             )
-            while len(self.groups) > c.pool:
-                self.groups.popitem(last=False)
-        return self.groups[key]
+        return self.groups[number]
 
     def pairs(self, first: int, count: int, generator: torch.Generator) -> tuple[DensePairs, Tensor, Tensor]:
         """``count`` random pairs of groups ``first`` ... ``first + pool - 1`` and the depths of both views."""
         c, device = self.config, generator.device
+        self.groups = {number: group for number, group in self.groups.items() if 0 <= number - first < c.pool}
         members = []
         picks = torch.rand((count, 4), generator=torch.Generator().manual_seed(generator.initial_seed())).tolist()
         for where, scene, one, two in picks:
