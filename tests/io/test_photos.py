@@ -321,6 +321,12 @@ class TestSources:
         assert "\n" not in str(error.value)
         assert "give" in str(error.value)
 
+    def test_the_error_names_the_telling_file(self, tmp_path):
+        (tmp_path / "a.json").write_text("{}")
+        (tmp_path / "b.jpg").write_bytes(b"")
+        with pytest.raises(UserError, match=r"b\.jpg: empty"):
+            find_photos(tmp_path)
+
     def test_frames_are_asked_of_videos_only(self, tmp_path):
         save(tmp_path / "a.png")
         with pytest.raises(UserError, match="Only a video"):

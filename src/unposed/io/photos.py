@@ -30,6 +30,7 @@ MIN_SIDE = 64
 MAX_ASPECT = 16
 """Pictures longer than this many times their width are strips, not photos."""
 
+_NO_PICTURE = "not a picture"
 _MAP_OF_PHOTO = re.compile(r"(.+)_(?:depth|disparity|confidence|normals?|mask)")
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -116,9 +117,9 @@ def find_photos(
         found = _find_files(named)
     if found.photos:
         return found
-    first = found.skipped[0]
+    telling = min(found.skipped, key=lambda skipped: skipped.reason == _NO_PICTURE)
     raise UserError(
-        f"There is no usable photo in {describe(source)} ({first.name}: {first.reason}); give other photos."
+        f"There is no usable photo in {describe(source)} ({telling.name}: {telling.reason}); give other photos."
     )
 
 
@@ -193,7 +194,7 @@ def _inspect(name: str, path: Path, named: dict[str, Path]) -> tuple[Photo, str]
             pixel_digest = _digest(np.asarray(decode(image)).data) + f" {size}"
         return Photo(name, path, size, focal, _digest(path.read_bytes())), pixel_digest
     except UnreadablePicture as error:
-        return Skipped(name, str(error) if path.suffix.lower() in PHOTO_SUFFIXES | videos.SUFFIXES else "not a picture")
+        return Skipped(name, str(error) if path.suffix.lower() in PHOTO_SUFFIXES | videos.SUFFIXES else _NO_PICTURE)
     except OSError as error:
         return Skipped(name, f"cannot be read ({error.strerror})")
 
