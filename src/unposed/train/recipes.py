@@ -125,10 +125,10 @@ def curriculum(side: int | None, scenes: int | None) -> tuple[list[Stage], list[
     if side is not None:
         return [Stage(1.0, ((side, side),), scenes or 4, 6, (0.3, 1.0))], [(side, side)]
     stages = [
-        Stage(0.20, ((128, 128),), 96, 6, (0.5, 1.0)),
-        Stage(0.40, ((160, 160),), 64, 6, (0.35, 1.0)),
-        Stage(0.80, ((224, 224),), 32, 6, (0.2, 1.0)),
-        Stage(1.00, _MIXED, 14, 6, (0.1, 1.0)),
+        Stage(0.20, ((128, 128),), 72, 8, (0.5, 1.0)),
+        Stage(0.40, ((160, 160),), 48, 8, (0.35, 1.0)),
+        Stage(0.80, ((224, 224),), 24, 8, (0.2, 1.0)),
+        Stage(1.00, _MIXED, 10, 8, (0.1, 1.0)),
     ]
     if scenes is not None:
         stages = [Stage(s.until, s.shapes, scenes, s.pairs, s.overlap) for s in stages]
