@@ -5,10 +5,10 @@ task runs on photos without trained weights. Lengths of a pair are in units of i
 """
 
 import math
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from statistics import median
 
 import torch
 from jaxtyping import Float, Int
@@ -19,7 +19,7 @@ from unposed.geometry.transforms import invert_rigid, transform_points
 from unposed.io.resize import ImageRule
 from unposed.models import sift
 from unposed.models.plane_sweep import sweep_both
-from unposed.models.two_view import TwoView, consensus_focal, estimate_two_view
+from unposed.models.two_view import FOCAL_SPREAD, TwoView, consensus_focal, estimate_two_view
 from unposed.views import Matches, Pair, PairPrediction, View
 
 TOP_CONFIDENCE = 10.0
@@ -56,10 +56,27 @@ class Classic:
             for (i, j), found in matches.items()
         }
         focals = agree_on_focals(views, points)
-        for (i, j), orders in asked.items():
-            solved = _solve(views[i], views[j], features[i], features[j], focals[i], focals[j], matches.get((i, j)))
-            for order in dict.fromkeys(orders):
-                yield order, solved.prediction(swapped=order != (i, j))
+
+        def solve(pair: Pair) -> _Solved:
+            i, j = pair
+            return _solve(views[i], views[j], features[i], features[j], focals[i], focals[j], matches.get(pair))
+
+        for pair, solved in zip(asked, _ahead(solve, asked), strict=True):
+            for order in dict.fromkeys(asked[pair]):
+                yield order, solved.prediction(swapped=order != pair)
+
+
+def _ahead(function: Callable[[Pair], "_Solved"], pairs: Iterable[Pair]) -> Iterator["_Solved"]:
+    """Results in order, worked out by one thread per processor, never more than a few ahead of who asks for them."""
+    workers = torch.get_num_threads()
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: deque[Future[_Solved]] = deque()
+        for pair in pairs:
+            waiting.append(pool.submit(function, pair))
+            if len(waiting) > 2 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,25 +201,22 @@ def agree_on_focals(
     """Focal length of each view in its pixels, one per camera.
 
     Photos of the same size and the same EXIF focal length are taken to come from one camera; what the pairs within a
-    camera say is pooled. Cameras with few pairs of their own share one focal, as a share of the long side.
+    camera say is pooled. Cameras with few pairs of their own share one factor on what EXIF tells, or, without EXIF, on
+    the long side of the photo.
     """
     cameras = [(*sorted(view.original_size), round(view.exif_focal or 0)) for view in views]
     own = Counter(cameras[i] for i, j in points if cameras[i] == cameras[j])
-    groups = [camera if own[camera] >= FEW_PAIRS else None for camera in cameras]
-    units = [max(view.original_size) / float(view.original_from_view[0, 0]) for view in views]
-    shares = {}
+    groups = [
+        c if own[c] >= FEW_PAIRS else (0, 0, bool(view.exif_focal)) for c, view in zip(cameras, views, strict=True)
+    ]
+    units = [(v.exif_focal or max(v.original_size)) / float(v.original_from_view[0, 0]) for v in views]
+    factors = {}
     for group in set(groups):
         pairs = [(i, j) for i, j in points if groups[i] == group and groups[j] == group]
-        told = [
-            v.exif_focal / max(v.original_size)
-            for v, g in zip(views, groups, strict=True)
-            if g == group and v.exif_focal
-        ]
-        prior = {"prior": float(median(told)), "prior_spread": EXIF_SPREAD} if told else {}
-        shares[group] = consensus_focal(
+        factors[group] = consensus_focal(
             [points[pair] for pair in pairs],
             [(views[i].size, views[j].size) for i, j in pairs],
             [(units[i], units[j]) for i, j in pairs],
-            **prior,
+            prior_spread=EXIF_SPREAD if group[2] else FOCAL_SPREAD,
         )
-    return [shares[group] * unit for group, unit in zip(groups, units, strict=True)]
+    return [factors[group] * unit for group, unit in zip(groups, units, strict=True)]

@@ -27,6 +27,8 @@ ROTATION_SHARE = 0.8
 PLANAR_SHARE = 0.85
 FOCAL_RANGE = (0.4, 3.0)
 """Focal lengths considered, in units of the long side of the photo."""
+FOCAL_SPREAD = 0.5
+"""Standard deviation of the logarithm of the focal length of a photo of which nothing is known."""
 VOTE_BOUND = 20.0
 """Most that one pair may speak against a focal, in units of log-likelihood."""
 VOTERS = 100
@@ -168,7 +170,7 @@ def consensus_focal(
     sizes: Sequence[tuple[tuple[int, int], tuple[int, int]]],
     units: Sequence[tuple[float, float]],
     prior: float = 1.0,
-    prior_spread: float = 0.5,
+    prior_spread: float = FOCAL_SPREAD,
 ) -> float:
     """One focal length for many pairs, as a share of a unit length that each view states in its pixels.
 
