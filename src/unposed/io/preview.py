@@ -20,6 +20,8 @@ from unposed.views import Camera, PointCloud
 _BACKGROUND = 255
 _FRAME = torch.tensor([40, 90, 200], dtype=torch.uint8)
 _OVERSAMPLING = 2
+_LINE_LEVEL = 1  # lines are 2**1 oversampled pixels wide
+_SAME_SURFACE = 1.03  # ratio of depths up to which a point is on the surface that covers its neighbourhood
 _FIELD_OF_VIEW = 45.0  # degrees, of the picture's height
 _RAISED = 25.0  # degrees that the viewpoint looks down
 
@@ -28,13 +30,17 @@ def render_preview(
     cloud: PointCloud, cameras: Sequence[Camera], width: int = 960, height: int = 600
 ) -> UInt8[Tensor, "height width 3"]:
     """RGB picture of the points and the cameras (at least one), seen with a depth test from behind and above."""
-    frusta = _frusta(cameras, cloud.positions)
-    colours = torch.cat([cloud.colours, _FRAME.expand(len(frusta), 3)])
     camera = overview_camera(cloud.positions, cameras, width * _OVERSAMPLING, height * _OVERSAMPLING)
-    local = transform_points(camera.camera_from_world, torch.cat([cloud.positions, frusta]))
-    ahead = local[:, 2] > 1e-6
-    pixels = project(local[ahead], camera.intrinsics).round().long().numpy()
-    picture = _splat(pixels, local[ahead, 2].numpy(), colours[ahead].numpy(), camera.width, camera.height)
+    picture, nearest = _splat(*_seen(camera, cloud.positions, cloud.colours), camera.width, camera.height)
+    lines = _frusta(cameras, cloud.positions)
+    frames, frame_depth = _draw(
+        *_seen(camera, lines, _FRAME.expand(len(lines), 3)), camera.width, camera.height, _LINE_LEVEL
+    )
+    frames, frame_depth = (
+        _enlarge(frames, nearest.shape, _LINE_LEVEL),
+        _enlarge(frame_depth, nearest.shape, _LINE_LEVEL),
+    )
+    picture = np.where((frame_depth < nearest)[..., None], frames, picture)
     return torch.from_numpy(cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA))
 
 
@@ -85,21 +91,45 @@ def _frusta(cameras: Sequence[Camera], points: Tensor) -> Float[Tensor, "n 3"]:
     return torch.cat(lines)
 
 
-def _splat(pixels: np.ndarray, depth: np.ndarray, colours: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Every point as a square, larger where points are few; the nearest point wins."""
-    reach = int(np.clip(np.sqrt(width * height / max(len(pixels), 1)) / 1.5, 1, 4))
-    order = np.argsort(-depth, kind="stable")  # far ones first, so that near ones are written over them
-    picture = np.full((height, width, 3), _BACKGROUND, np.uint8)
-    nearest = np.full((height, width), np.inf, np.float32)
-    for dx, dy in np.ndindex(2 * reach + 1, 2 * reach + 1):
-        x, y = pixels[order, 0] + dx - reach, pixels[order, 1] + dy - reach
-        inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-        index, z, colour = y[inside] * width + x[inside], depth[order][inside], colours[order][inside]
-        last = np.full(height * width, -1)
-        last[index] = np.arange(len(index))  # the last written, so the nearest
-        filled = last >= 0
-        closer = np.zeros(height * width, bool)
-        closer[filled] = z[last[filled]] < nearest.reshape(-1)[filled]
-        nearest.reshape(-1)[closer] = z[last[closer]]
-        picture.reshape(-1, 3)[closer] = colour[last[closer]]
-    return picture
+def _seen(camera: Camera, points: Tensor, colours: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pixels, depths and colours of the points before a camera, far ones first."""
+    local = transform_points(camera.camera_from_world, points)
+    ahead = local[:, 2] > 1e-6
+    local, colours = local[ahead], colours[ahead]
+    order = local[:, 2].argsort(descending=True)
+    pixels = project(local, camera.intrinsics).round().long()
+    return pixels[order].numpy(), local[order, 2].numpy(), colours[order].numpy()
+
+
+def _splat(
+    pixels: np.ndarray, depth: np.ndarray, colours: np.ndarray, width: int, height: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Picture and depth without holes: drawn at several resolutions; a finer one counts where it lies in front."""
+    sparseness = np.sqrt(width * height / max(len(pixels), 1))
+    coarsest = int(np.clip(np.ceil(np.log2(sparseness)), 1, 4))
+    picture, nearest = _draw(pixels, depth, colours, width, height, coarsest)
+    for level in reversed(range(coarsest)):
+        fine, fine_depth = _draw(pixels, depth, colours, width, height, level)
+        picture, nearest = _enlarge(picture, fine_depth.shape, 1), _enlarge(nearest, fine_depth.shape, 1)
+        visible = fine_depth <= nearest * _SAME_SURFACE
+        picture[visible], nearest[visible] = fine[visible], fine_depth[visible]
+    return picture, nearest
+
+
+def _enlarge(array: np.ndarray, shape: tuple[int, ...], level: int) -> np.ndarray:
+    """Every pixel ``2**level`` times as large in both directions, cut to (height, width)."""
+    return array.repeat(2**level, 0).repeat(2**level, 1)[: shape[0], : shape[1]]
+
+
+def _draw(
+    pixels: np.ndarray, depth: np.ndarray, colours: np.ndarray, width: int, height: int, level: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Picture and depth at a resolution ``2**level`` times smaller, one pixel a point; points come far ones first."""
+    rows, columns = -(-height >> level), -(-width >> level)
+    x, y = (pixels >> level).T
+    inside = (x >= 0) & (x < columns) & (y >= 0) & (y < rows)
+    index = y[inside] * columns + x[inside]
+    picture = np.full((rows * columns, 3), _BACKGROUND, np.uint8)
+    nearest = np.full(rows * columns, np.inf, np.float32)
+    picture[index], nearest[index] = colours[inside], depth[inside]  # of points in one pixel the last one stays
+    return picture.reshape(rows, columns, 3), nearest.reshape(rows, columns)

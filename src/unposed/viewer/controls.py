@@ -60,7 +60,7 @@ class Panel:
         gui = self._server.gui
         with gui.add_folder("Points"):
             self._hidden = gui.add_slider(
-                "Hide least sure %", 0, 100 - STEP, STEP, 0, hint="Hides the points of lowest confidence."
+                "Hide lowest %", 0, 100 - STEP, STEP, 0, hint="Hides the points of lowest confidence."
             )
             self._point_size = gui.add_slider("Point size", 0.2, 5.0, 0.1, 1.0, hint="1: neighbouring pixels touch.")
         self._hidden.on_update(lambda _: self._update_points())
