@@ -66,7 +66,7 @@ def test_geometry_of_a_rendered_room_is_found(predictions: dict[tuple[int, int],
     truth_j = transform_points(
         invert_rigid(world[0]) @ world[1], pointmap_from_depth(scene.depth[0, 1], scene.intrinsics[0, 1])
     )
-    sure_i, sure_j = prediction.confidence_i > 1.5, prediction.confidence_j > 1.5
+    sure_i, sure_j = prediction.confidence_i > 3, prediction.confidence_j > 3
     assert sure_i.float().mean() > 0.1
     predicted = torch.cat([prediction.points_i[sure_i], prediction.points_j[sure_j]])
     truth = torch.cat([truth_i[sure_i], truth_j[sure_j]])

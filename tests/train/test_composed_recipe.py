@@ -1,4 +1,6 @@
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -7,8 +9,9 @@ from PIL import Image
 
 from unposed.geometry.transforms import invert_rigid
 from unposed.nets.convnet import STRIDE, ConvFeatures, sample_map
-from unposed.synth import render_scenes
+from unposed.synth import RenderedViews, render_scenes
 from unposed.synth.textures import procedural_tiles
+from unposed.train import composed_recipe
 from unposed.train.composed_recipe import (
     ComposedConfig,
     ComposedRecipe,
@@ -147,3 +150,19 @@ def test_a_few_steps_lower_the_loss_and_validation_has_numbers(recipe: ComposedR
     picture = recipe.preview(model, device)
     assert picture.shape[1:] == (4 * TINY.side, 3)
     assert recipe.metadata()["system"] == "composed"
+
+
+def test_every_group_of_scenes_is_rendered_once(recipe: ComposedRecipe, monkeypatch: pytest.MonkeyPatch):
+    rendered = []
+
+    def counting(number: int, *sizes: int, **options: Any) -> RenderedViews:
+        rendered.append(number)
+        return render_scenes(number, *sizes, **options)
+
+    monkeypatch.setattr(composed_recipe, "render_scenes", counting)
+    config = replace(TINY, side=32, pool=3, renew=1, scenes=1)
+    other = ComposedRecipe(recipe.folder, config)
+    for step in range(6):
+        other.batch(step, 0.0, torch.device("cpu"))
+    assert len(rendered) == len(set(rendered))
+    assert len(other.scenes.groups) <= 3

@@ -40,7 +40,7 @@ DEPTH_LONG_SIDE = 224
 TOP_CONFIDENCE = 10.0
 MANY_INLIERS = 150
 WIDE_ANGLE = math.radians(4)
-SINGLE_VIEW_CONFIDENCE = 0.1
+SINGLE_VIEW_CONFIDENCE = 0.02
 """Added to the confidence of 1 where only the single-view depth speaks, as a share of what stereo would add."""
 
 
