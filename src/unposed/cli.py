@@ -122,21 +122,31 @@ def view(scene: Positional[Path], port: int = 8080, browser: bool = True, common
 
 @app.command
 def models(common: CommonOptions = COMMON) -> None:
-    """Every model by name: system, size, licence of its weights, and whether it is on this machine."""
-    from unposed.models.registry import list_models
+    """Every model by name: system, size, licence of its weights, and whether it is on this machine.
+
+    Args:
+        common: Options of every verb.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from unposed.models.registry import ListedModel, list_models
 
     rows = list_models()
     if common.json:
-        print(json.dumps([row._asdict() if hasattr(row, "_asdict") else vars(row) for row in rows], default=str))
+        print(json.dumps([row._asdict() for row in rows]))
         return
-    _table(rows)
+    table = Table(*(field.replace("_", " ") for field in ListedModel._fields))
+    for row in rows:
+        table.add_row(*(("yes" if value else "no") if isinstance(value, bool) else str(value) for value in row))
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
 @app.command
 def synth(
     out: Path,
     photos: int = 10,
-    kind: str = "auto",
+    kind: str = "tabletop",
     seed: int = 0,
     width: int = 640,
     height: int = 480,
@@ -148,7 +158,7 @@ def synth(
     Args:
         out: New folder for the photos.
         photos: How many.
-        kind: Kind of scene, or auto.
+        kind: tabletop, room, street, terrain, ... (a wrong name lists them).
         seed: The same seed gives the same photos.
         width: In pixels.
         height: In pixels.
@@ -207,16 +217,6 @@ def _print(summary: dict, common: Common) -> None:
     width = max(map(len, summary))
     for key, value in summary.items():
         print(f"{key.replace('_', ' '):{width}}  {value}")
-
-
-def _table(rows: list) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*[name.replace("_", " ") for name in vars(rows[0])])
-    for row in rows:
-        table.add_row(*[str(value) for value in vars(row).values()])
-    Console().print(table)
 
 
 def main() -> None:

@@ -3,17 +3,18 @@
 import shutil
 from pathlib import Path
 
-from unposed.scene import Scene
+from PIL import Image
 
-MIN_EXPORT_CONFIDENCE = 2.0
-"""Points below this confidence stay out of scene.ply and scene.glb (they are all in the scene itself)."""
+from unposed.io.atomic import atomic_write
+from unposed.io.preview import render_preview
+from unposed.scene import Scene
 
 
 def write_outputs(scene: Scene, out: Path) -> None:
     """The scene and the files other programs read; further components in ``component_2/`` and so on.
 
-    Writes scene.json, maps.safetensors, scene.ply, scene.glb, colmap/, transforms.json, and removes the cache of pairs
-    that let an interrupted run continue.
+    Writes scene.json, maps.safetensors, scene.ply, scene.glb, colmap/, transforms.json and preview.png, and removes the
+    cache of pairs that let an interrupted run continue.
 
     Raises:
         UserError: the folder cannot be written.
@@ -22,6 +23,9 @@ def write_outputs(scene: Scene, out: Path) -> None:
     for part, folder in [(scene, out), *((s, out / f"component_{k}") for k, s in enumerate(scene.others, start=2))]:
         for name in ("scene.ply", "scene.glb", "colmap", "transforms.json"):
             part.export(folder / name)
+        with atomic_write(folder / "preview.png") as temporary:
+            picture = render_preview(part.points(max_points=1_000_000), list(part.cameras.values()))
+            Image.fromarray(picture.numpy()).save(temporary)
     shutil.rmtree(out / "pairs", ignore_errors=True)
 
 
@@ -37,7 +41,7 @@ def summary(scene: Scene, out: Path) -> dict[str, object]:
         "model": scene.model,
         "scale": "metric" if scene.metric else "up to scale",
         "sparse_points": 0 if scene.tracks is None else len(scene.tracks.points),
-        "dense_points": len(scene.points(MIN_EXPORT_CONFIDENCE).positions),
+        "dense_points": len(scene.points().positions),
         "seconds": scene.provenance.get("seconds", {}),
         "results": str(out),
     }

@@ -96,7 +96,7 @@ def reconstruct(
     views = make_views(photos, loaded.image_rule)
     pairs = choose_pairs(graph, [view.name for view in views])
     timings = {"photos": time.monotonic() - started}
-    with _pair_cache(out, run_fingerprint(loaded.name, loaded.image_rule, photos)) as cache:
+    with _pair_cache(out, run_fingerprint(_identity(model, loaded), loaded.image_rule, photos)) as cache:
         todo = cache.missing(pairs)
         if len(todo) < len(pairs):
             report.say(f"{len(pairs) - len(todo)} of {len(pairs)} pairs come from an earlier run")
@@ -107,12 +107,13 @@ def reconstruct(
         timings["pairs"] = time.monotonic() - step
         step = time.monotonic()
         shared = _same_size(photos) if one_camera is None else one_camera
-        alignments = align(views, cache, shared_focal=shared, **_known_of_views(known, views))
+        predicted = _Chosen(cache, pairs)
+        alignments = align(views, predicted, shared_focal=shared, **_known_of_views(known, views))
         timings["alignment"] = time.monotonic() - step
         step = time.monotonic()
         scenes = []
         for alignment in report.track(alignments, len(alignments), "components: tracks and bundle adjustment"):
-            scenes.append(_component(alignment, views, cache, loaded, known, shared, bundle, clean, report))
+            scenes.append(_component(alignment, views, predicted, loaded, known, shared, bundle, clean, report))
         timings["refinement"] = time.monotonic() - step
     provenance = {
         "unposed": __version__,
@@ -159,6 +160,30 @@ def _load(model: str | PairModel, device: str, report: Reporter) -> PairModel:
         model, reason = choose_default()
         report.say(f"model: {model} ({reason})")
     return load_model(model, device=device)
+
+
+def _identity(asked: str | PairModel, model: PairModel) -> str:
+    """Tells models apart whose predictions must not be mixed: a file that has changed is another model."""
+    path = Path(asked) if isinstance(asked, str) else None
+    return f"{model.name}:{path.stat().st_mtime_ns}" if path is not None and path.exists() else model.name
+
+
+class _Chosen(Mapping[Pair, PairPrediction]):
+    """Some pairs of a cache that may hold more, from an earlier run with another scene graph."""
+
+    def __init__(self, cache: PairCache, pairs: Sequence[Pair]) -> None:
+        self._cache, self._pairs = cache, dict.fromkeys(pairs)
+
+    def __getitem__(self, pair: Pair) -> PairPrediction:
+        if pair not in self._pairs:
+            raise KeyError(pair)
+        return self._cache[pair]
+
+    def __iter__(self) -> Iterator[Pair]:
+        return iter(self._pairs)
+
+    def __len__(self) -> int:
+        return len(self._pairs)
 
 
 def _same_size(photos: Sequence[Photo]) -> bool:
