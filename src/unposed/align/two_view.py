@@ -22,7 +22,7 @@ Sides = tuple[Side, Side]
 
 @dataclass(frozen=True, eq=False)
 class TwoViews:
-    """Two posed cameras with depth; the world is the camera of ``anchor``, in the units of the pair that has it first."""
+    """Two posed cameras with depth; the world is the camera of ``anchor``, in units of the pair that has it first."""
 
     anchor: int
     world_from_camera: Float[Tensor, "2 4 4"]
