@@ -66,32 +66,44 @@ def _standing_box(b: WorldBuilder, wide: Tensor, deep: Tensor, half_size: tuple[
 
 
 def tabletop(b: WorldBuilder) -> None:
-    """Small objects on a table, in a room or outdoors; cameras around them."""
+    """Small objects on a table, some on top of each other, in a room or outdoors; cameras around them."""
     wide, deep = b.uniform(0.45, 1.0), b.uniform(0.45, 1.0)
-    indoors, floor = b.chance(0.6), b.uniform(0.4, 0.9)
+    indoors, floor, crowd = b.chance(0.6), b.uniform(0.4, 0.9), b.uniform(0.45, 0.9)
     zero = torch.zeros_like(wide)
     shell = vector(zero + 3, 1.5, 3)
-    b.box(vector(zero, floor - 1.5, 0), shell, Material((0.3, 1.5), photo=0.3), shell=True, where=indoors)
+    b.box(vector(zero, floor - 1.45, 0), shell, Material((0.3, 1.5), photo=0.3), shell=True, where=indoors)
     b.box(vector(zero, floor + 0.02, 0), vector(zero + 12, 0.02, 12), Material((0.3, 2)), where=b.chance(0.85))
-    b.box(vector(zero, 0.03, 0), vector(wide, 0.03, deep), Material((0.7, 4), photo=0.4, stretch=0.3))
-    for _ in range(9):
-        half = b.log_uniform(0.025, 0.16, 3)
-        place = vector(b.uniform(-0.85, 0.85) * wide, -half[:, 1], b.uniform(-0.85, 0.85) * deep)
-        surface = Material((2, 10), photo=0.5, stretch=0.7)
-        b.box(place, half, surface, rotation=b.yaw(), where=b.chance(0.55), movable=True)
+    b.box(vector(zero, 0.03, 0), vector(wide, 0.03, deep), Material((0.7, 4), photo=0.3, stretch=0.3))
+
+    def on_table() -> Tensor:
+        return vector(b.uniform(-1, 1) * crowd * wide, zero, b.uniform(-1, 1) * crowd * deep)
+
+    for _ in range(4):  # boxes with a smaller one on top
+        half, place = b.log_uniform(0.04, 0.2, 3), on_table()
+        material = Material((2, 10), photo=0.5, stretch=0.7)
+        there = b.chance(0.7)
+        b.box(place - vector(zero, half[:, 1], 0), half, material, rotation=b.yaw(), where=there, movable=True)
+        small = half * b.uniform(0.3, 0.8, 3)
+        above = place - vector(zero, 2 * half[:, 1] + small[:, 1], 0)
+        material = Material((2, 10), photo=0.5, stretch=0.7)
+        b.box(above, small, material, rotation=b.yaw(), where=there & b.chance(0.5))
+    for _ in range(3):
+        half, material = b.log_uniform(0.03, 0.18, 3), Material((2, 10), photo=0.5, stretch=0.7)
+        place = on_table() - vector(zero, half[:, 1], 0)
+        b.box(place, half, material, rotation=b.yaw(), where=b.chance(0.6), movable=True)
     for _ in range(5):
-        radius = b.log_uniform(0.03, 0.12, 1) * b.uniform(0.7, 1.3, 3)
-        place = vector(b.uniform(-0.85, 0.85) * wide, -radius[:, 1], b.uniform(-0.85, 0.85) * deep)
-        b.ellipsoid(place, radius, Material((2, 10)), rotation=b.yaw(), where=b.chance(0.5), movable=True)
+        radius = b.log_uniform(0.03, 0.14, 1) * b.uniform(0.7, 1.3, 3)
+        place = on_table() - vector(zero, radius[:, 1], 0)
+        b.ellipsoid(place, radius, Material((2, 10)), rotation=b.yaw(), where=b.chance(0.55), movable=True)
     for _ in range(5):
-        radius, height = b.log_uniform(0.01, 0.1), b.uniform(0.03, 0.2)
-        place = vector(b.uniform(-0.85, 0.85) * wide, -height, b.uniform(-0.85, 0.85) * deep)
-        b.cylinder(place, vector(radius, height, radius), Material((2, 10)), where=b.chance(0.5), movable=True)
+        radius, tall = b.log_uniform(0.012, 0.12), b.uniform(0.03, 0.2)
+        place = on_table() - vector(zero, tall, 0)
+        b.cylinder(place, vector(radius, tall, radius), Material((2, 10)), where=b.chance(0.55), movable=True)
     b.lights(indoors, vector(zero + 2.5, 1.8, 2.5))
-    reach = 1.4 * (wide + deep) / 2 + 0.2
+    reach = 1.3 * (wide + deep) / 2 + 0.2
     b.cameras(
         (vector(-reach, -1.1, -reach), vector(reach, -0.12, reach)),
-        (vector(-0.5 * wide, -0.1, -0.5 * deep), vector(0.5 * wide, 0.0, 0.5 * deep)),
+        (vector(-0.5 * wide, -0.15, -0.5 * deep), vector(0.5 * wide, 0.0, 0.5 * deep)),
         near=0.12,
     )
 
