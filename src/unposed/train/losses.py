@@ -24,6 +24,10 @@ class PairTruth:
     points: Maps
     valid: Maps
     """Boolean maps: pixels with a known, finite point."""
+    metric: Bool[Tensor, "batch"] | None = None
+    """Pairs whose truth is in metres; only ``MetricRegression`` asks."""
+    sky: Maps | None = None
+    """Boolean maps: pixels known to be sky; only ``MetricRegression`` asks."""
 
     @classmethod
     def from_world(
@@ -93,17 +97,22 @@ def normalisation_factor(
     Also returns the joint points, which ``avg_warp-log1p`` first rescales to length log(1 + |p|).
     """
     joint, mask = _joint(points), _joint(valid)
-    joint = torch.where(mask[..., None], joint, 0.0)
-    distance = torch.where(mask, joint.norm(dim=-1), 1.0)
+    distance = torch.where(mask[..., None], joint, 1.0).norm(dim=-1)
     if mode == "median_dis":
         return _joint_median(distance, mask).detach().clamp(min=1e-8), joint
     if mode == "avg_warp-log1p":
-        joint = joint * (torch.log1p(distance) / distance.clamp(min=1e-8))[..., None]
+        joint = shortened(joint)
         distance = torch.log1p(distance)
     value = {"avg_log1p": torch.log1p, "sqrt_dis": torch.sqrt}.get(mode, lambda d: d)(distance)
     mean = torch.where(mask, value, 0.0).sum(1) / (mask.sum(1) + 1e-8)
     factor = mean.square() if mode == "sqrt_dis" else mean
     return factor.clamp(min=1e-8), joint
+
+
+def shortened(points: Float[Tensor, "*shape 3"]) -> Float[Tensor, "*shape 3"]:
+    """Points at length log(1 + |p|) in their direction."""
+    distance = points.norm(dim=-1, keepdim=True)
+    return points * (torch.log1p(distance) / distance.clamp(min=1e-8))
 
 
 def optimal_scaling(
@@ -144,11 +153,9 @@ class Regression:
     scale_invariant: bool = False
     """Divide by the median distance to the coordinate-wise median point."""
 
-    def distances(self, output: PairOutput, truth: PairTruth) -> Maps:
-        """Per-pixel distance of both views after normalisation; meaningless outside ``truth.valid``."""
-        predicted, target = self._normalised(output.points, truth.valid), self._normalised(truth.points, truth.valid)
-        if self.gt_scale:
-            target = _joint(truth.points)
+    def distances(self, output: PairOutput, truth: PairTruth) -> tuple[Maps, Maps]:
+        """Per-pixel distance of both views after normalisation, and the pixels that count."""
+        predicted, target = self.normalised(output, truth)
         mask = _joint(truth.valid)
         if self.shift_invariant:
             predicted, target = _without_median_depth(predicted, mask), _without_median_depth(target, mask)
@@ -160,28 +167,40 @@ class Regression:
                 predicted, target = predicted / scale[:, None, None], target / wanted[:, None, None]
         difference = torch.where(mask[..., None], predicted - target, 1.0)  # a constant keeps the gradient finite
         distance = difference.norm(dim=-1)
-        first, second = (p.shape[1:3] for p in truth.points)
-        split = first[0] * first[1]
-        return distance[:, :split].unflatten(1, first), distance[:, split:].unflatten(1, second)
+        return split_views(distance, truth), truth.valid
 
     def __call__(self, output: PairOutput, truth: PairTruth) -> Loss:
         """Sum over views of the mean distance; an empty view counts 0."""
-        return self.reduce(self.distances(output, truth), truth)
+        return self.reduce(*self.distances(output, truth))
 
-    def reduce(self, distances: Maps, truth: PairTruth) -> Loss:
+    def reduce(self, distances: Maps, counted: Maps) -> Loss:
         """The loss whose per-pixel terms are ``distances``."""
-        means = [masked_mean(d, v) for d, v in zip(distances, truth.valid, strict=True)]
+        means = [masked_mean(d, v) for d, v in zip(distances, counted, strict=True)]
         return Loss(means[0] + means[1], {f"{self._name}_{i}": m for i, m in enumerate(means, 1)})
 
     @property
     def _name(self) -> str:
         return "points" + "_shift" * self.shift_invariant + "_scale" * self.scale_invariant
 
-    def _normalised(self, points: Maps, valid: Maps) -> Float[Tensor, "batch pixels 3"]:
+    def normalised(
+        self, output: PairOutput, truth: PairTruth
+    ) -> tuple[Float[Tensor, "batch pixels 3"], Float[Tensor, "batch pixels 3"]]:
+        """Predicted and true points of both views after normalisation, as one list of pixels."""
+        target = self._own_scale(truth.points, truth.valid) if not self.gt_scale else _joint(truth.points)
+        return self._own_scale(output.points, truth.valid), target
+
+    def _own_scale(self, points: Maps, valid: Maps) -> Float[Tensor, "batch pixels 3"]:
         if self.norm_mode is None:
             return _joint(points)
         factor, joint = normalisation_factor(points, valid, self.norm_mode)
         return joint / factor[:, None, None]
+
+
+def split_views(values: Float[Tensor, "batch pixels *c"], truth: PairTruth) -> Maps:
+    """A joint list of pixels back as the maps of both views."""
+    first, second = (p.shape[1:3] for p in truth.points)
+    split = first[0] * first[1]
+    return values[:, :split].unflatten(1, first), values[:, split:].unflatten(1, second)
 
 
 def _without_median_depth(
@@ -210,13 +229,13 @@ class ConfidenceWeighted:
         """Sum over views; negative once the confidences are large."""
         if output.confidence is None:
             raise ValueError("the confidence-weighted loss needs predicted confidences")
-        distances = self.regression.distances(output, truth)
+        distances, counted = self.regression.distances(output, truth)
         weighted = [
             masked_mean(c * d - self.alpha * c.log(), v)
-            for d, c, v in zip(distances, output.confidence, truth.valid, strict=True)
+            for d, c, v in zip(distances, output.confidence, counted, strict=True)
         ]
         parts = {f"confidence_{i}": w for i, w in enumerate(weighted, 1)}
-        return Loss(weighted[0] + weighted[1], parts | self.regression.reduce(distances, truth).parts)
+        return Loss(weighted[0] + weighted[1], parts | self.regression.reduce(distances, counted).parts)
 
 
 @dataclass(frozen=True)
