@@ -8,11 +8,12 @@ from unposed.nets.transformer import Encoder
 
 
 def test_transformer_layers_change_type_and_nothing_else():
-    network = torch.nn.ModuleList([Encoder(16, 1, 2), LinearHead(16, 4, 16)])
+    network = torch.nn.ModuleList([Encoder(16, 1, 2), LinearHead(16, 4, 16), torch.nn.Conv2d(4, 4, 3)])
     precision.prepare_for_inference(network, torch.device("cpu"), torch.bfloat16)
     assert network[0].blocks[0].attn.qkv.weight.dtype == torch.bfloat16
     assert network[0].blocks[0].norm1.weight.dtype == torch.float32
     assert network[1].proj.weight.dtype == torch.float32
+    assert network[2].weight.is_contiguous(memory_format=torch.channels_last)
     assert not any(p.requires_grad for p in network.parameters())
 
 

@@ -22,7 +22,7 @@ def pretrain(case: Case) -> None:
     assert torch.equal(mask, case.tensor("mask").bool())
     assert int(mask[0].sum()) == case.params["num_masked"]
 
-    prediction, target = network(images1, images2, mask), patchify(images1)
+    prediction, target = network(images1, images2, mask), patchify(images1, network.config.patch_size)
     case.check("prediction", prediction)
     case.check("target", target)
     for loss in case.params["losses"]:
@@ -39,7 +39,9 @@ def pretrain(case: Case) -> None:
     case.check("enc_block0", layers[0])
     mean, deviation = patch_statistics(target)
     stride = case.params["reconstruction_stride"]
-    picture = unpatchify(prediction * deviation + mean, network.backbone.patch_embed.grid(images1))
+    picture = unpatchify(
+        prediction * deviation + mean, network.backbone.patch_embed.grid(images1), network.config.patch_size
+    )
     case.check(f"reconstruction_s{stride}", picture[..., ::stride, ::stride])
 
 

@@ -190,7 +190,7 @@ def _from_checkpoint(checkpoint: Checkpoint, name: str, device: torch.device) ->
     if system == "composed":
         from unposed.models.composed import Composed
 
-        return Composed.from_file(checkpoint.path, device)
+        return Composed.from_checkpoint(checkpoint, device)
     arguments, config = checkpoint.extra.get("args"), checkpoint.extra.get("config")
     if isinstance(arguments, dict) and parse_constructor(arguments.get("model", "_()"))[0] == _DUST3R_CLASS:
         return Dust3r.from_checkpoint(checkpoint, name)

@@ -56,4 +56,7 @@ def prepare_for_inference(network: nn.Module, device: torch.device, dtype: torch
     for layer in network.modules():
         if isinstance(layer, Linear | PatchEmbed):
             layer.to(dtype)
-    network.to(device=device, memory_format=torch.channels_last)
+    network.to(device)
+    for parameter in network.parameters():
+        if parameter.ndim == 4:  # kernels of convolutions
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
