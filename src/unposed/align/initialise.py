@@ -2,6 +2,7 @@
 averaging over ALL pairs, instead of trusting one spanning tree as DUSt3R does (section 3.4).
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -161,16 +162,16 @@ def average_rotations(
     """Rotations R with ``R_j = R_i relative_ij`` as nearly as possible, robustly; R of view 0 is the identity.
 
     Start: maximum spanning tree of ``tree_score``; then iteratively reweighted least squares in the tangent space with
-    the L1/2 weight (Chatterjee and Govindu, PAMI 2018).
+    Geman-McClure weights, whose width narrows to ``CYCLE_ANGLE``, so that the pairs of the tree lose their privilege.
     """
     i, j = pairs.unbind(1)
     rotations = _rotations_of_tree(pairs, relative, maximum_spanning_tree(pairs, tree_score, views), views)
-    for _ in range(iterations):
+    for iteration in range(iterations):
         error = axis_angle_from_matrix(rotations[i] @ relative @ rotations[j].mT)
-        robust = weight * error.norm(dim=-1).clamp(min=1e-3) ** -1.5
-        step = _solve_potentials(pairs, -error, robust, views)
+        width = math.radians(CYCLE_ANGLE) * max(1.0, 4 * (1 - iteration / 5))
+        step = _solve_potentials(pairs, -error, weight * _geman_mcclure(error.norm(dim=-1), width), views)
         rotations = matrix_from_axis_angle(step) @ rotations
-        if step.abs().max() < 1e-6:
+        if iteration >= 5 and step.abs().max() < 1e-6:
             break
     return rotations[0].T @ rotations
 
@@ -182,15 +183,23 @@ def average_potentials(
     views: int,
     iterations: int = 30,
 ) -> Float[Tensor, "views channels"]:
-    """Values x of every view (0 for view 0) with ``x_i - x_j = difference_ij`` as nearly as possible, robustly."""
+    """Values x of every view (0 for view 0) with ``x_i - x_j = difference_ij`` as nearly as possible, robustly.
+
+    Iteratively reweighted least squares with Geman-McClure weights, three times as wide as the median error.
+    """
     i, j = pairs.unbind(1)
     values = _solve_potentials(pairs, differences, weight, views)
-    floor = 1e-3 * float(differences.norm(dim=-1).median()) + 1e-9
+    least = 1e-4 * float(differences.norm(dim=-1).median()) + 1e-9
     for _ in range(iterations):
         error = (values[i] - values[j] - differences).norm(dim=-1)
-        robust = weight * error.clamp(min=floor) ** -1.5
-        values = _solve_potentials(pairs, differences, robust / robust.max(), views)
+        width = max(3 * float(error.median()), least)
+        values = _solve_potentials(pairs, differences, weight * _geman_mcclure(error, width), views)
     return values
+
+
+def _geman_mcclure(error: Float[Tensor, "pairs"], width: float) -> Float[Tensor, "pairs"]:
+    """Weight of an error in a robust average: 1 at zero, a quarter at the width, next to nothing far beyond."""
+    return (1 + (error / width).square()) ** -2
 
 
 def _solve_potentials(

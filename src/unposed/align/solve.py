@@ -54,8 +54,9 @@ def refine(
 ) -> Solution:
     """Minimum of the objective over the samples near ``start``.
 
-    Unless ``fixed_pose`` holds two cameras or more, whose distance sets the scale, the geometric mean of the pair
-    scales stays what it is. ``shared_focal`` moves all free focals by one factor.
+    The geometric mean of the pair scales stays what it is, unless ``fixed_pose`` holds two cameras or more, whose
+    distance sets the scale: then the objective is divided by that mean, since else it would shrink the scene towards
+    the cameras for nothing. ``shared_focal`` moves all free focals by one factor.
     """
     problem = _Problem(samples, start, free_focal, shared_focal, fixed_pose)
     evaluations = 0
@@ -95,6 +96,7 @@ class _Problem:
         self.intrinsics = start.intrinsics.double()
         self.frames = start.world_from_pair.double()
         self.free_pose = (~fixed_pose).double()[:, None]
+        self.log_scale = start.pair_scale.double().log().mean()
         self.free_scale = int(fixed_pose.sum()) > 1
         self.focal_of_view, self.focals = _focal_groups(free_focal, shared_focal)
         self.size = 6 * self.views + 7 * self.pairs + self.focals
@@ -124,7 +126,8 @@ class _Problem:
             self.depth = self._solve_depth(rays, maps, _MEDIAN_STEPS)
         residual = (self.depth[..., None] * rays)[self.view] - maps
         distance = (residual.square().sum(-1) + self.smoothing**2).sqrt()
-        loss = (distance * self.samples.weight).sum(dtype=torch.float64)
+        growth = torch.linalg.det(frames[:, :3, :3]).abs().log().mean() / 3 - self.log_scale
+        loss = (distance * self.samples.weight).sum(dtype=torch.float64) * (-growth).exp()
         (gradient,) = torch.autograd.grad(loss, unknowns)
         return float(loss.detach()), gradient.numpy()
 
