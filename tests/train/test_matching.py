@@ -6,7 +6,15 @@ import torch
 from unposed.geometry.cameras import intrinsics_matrix, pixel_grid, project
 from unposed.geometry.rotations import matrix_from_axis_angle
 from unposed.geometry.transforms import invert_rigid, rigid, transform_points
-from unposed.train.matching import Correspondences, Matching, covisible_pixels, info_nce, sample_correspondences
+from unposed.train.matching import (
+    Correspondences,
+    Matching,
+    average_precision,
+    covisible_pixels,
+    info_nce,
+    sample_correspondences,
+    unmatched_pixels,
+)
 from unposed.train.pairs import choose_pairs, images_of, overlaps, pair_batch, pairs_of_views
 
 
@@ -118,3 +126,41 @@ def test_descriptors_and_their_confidence_learn_to_match():
     assert q.grad.isfinite().all()
     nothing = truth._replace(valid=torch.zeros(1, 12, dtype=torch.bool))
     assert loss(maps, (q.exp(), q.exp()), nothing).total == 0
+
+
+def test_average_precision_counts_what_scores_higher():
+    d1 = torch.eye(3)[None]
+    d2 = torch.tensor([[[1.0, 0, 0], [0, 0.5, 0], [0, 0.6, 0.2]]])
+    assert average_precision(d1, d2)[0].tolist() == pytest.approx([1, 0.5, 1])
+    others = torch.tensor([[[2.0, 0.9, 0], [0, 0, 9]]])
+    assert average_precision(d1, d2, others)[0].tolist() == pytest.approx([0.5, 1 / 3, 0.5])
+    known = torch.tensor([[True, False]])
+    assert average_precision(d1, d2, others, known)[0].tolist() == pytest.approx([0.5, 1 / 3, 1])
+
+
+def test_unmatched_pixels_are_the_first_free_ones():
+    free = unmatched_pixels(torch.tensor([[0, 3], [4, 4]]), count=6, most=3)
+    assert free.tolist() == [[False, True, True, False, True, False], [True, True, True, False, False, False]]
+
+
+def test_blocks_compete_among_themselves():
+    maps = tuple(torch.nn.functional.normalize(torch.randn(2, 3, 4, 8), dim=-1) for _ in range(2))
+    truth = Correspondences(*(torch.randperm(12).expand(2, -1) for _ in range(2)), torch.ones(2, 12, dtype=torch.bool))
+    order = torch.arange(12).expand(2, -1)
+    halves = [Correspondences(*(t[:, k : k + 6] for t in truth)) for k in (0, 6)]
+    plain = Matching(alpha=None)
+    expected = sum(plain(maps, None, half).total for half in halves) / 2
+    blocked = Matching(alpha=None, block=6)
+    assert blocked(maps, None, truth, order).total.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert blocked(maps, None, truth).total < plain(maps, None, truth).total
+
+
+def test_pixels_without_a_partner_learn_to_be_unsure():
+    maps = tuple(torch.nn.functional.normalize(torch.randn(1, 3, 4, 8), dim=-1) for _ in range(2))
+    truth = Correspondences(torch.arange(12)[None], torch.arange(12)[None], torch.arange(12)[None] < 6)
+    raw = torch.zeros(1, 3, 4, requires_grad=True)
+    loss = Matching(alpha=0.1, negative_quantile=0.9)(maps, (raw.exp(), raw.exp()), truth).total
+    (gradient,) = torch.autograd.grad(loss, raw)
+    assert (gradient.flatten()[6:] > 0).all()
+    without = Matching(alpha=0.1)(maps, (raw.exp(), raw.exp()), truth).total
+    assert torch.autograd.grad(without, raw)[0].flatten()[6:].abs().max() == 0
