@@ -101,16 +101,29 @@ def test_no_model_a_cut_one_and_a_distorted_one_are_said(tmp_path):
         read_colmap(tmp_path)
     scene = box_scene()
     write_colmap(tmp_path / "cut", scene.cameras, scene.tracks)
-    images = tmp_path / "cut" / "images.bin"
-    images.write_bytes(images.read_bytes()[:50])
-    with pytest.raises(UserError, match="damaged"):
-        read_colmap(tmp_path / "cut")
+    for file in sorted((tmp_path / "cut").iterdir()):
+        whole = file.read_bytes()
+        for damaged in (
+            whole[:7],
+            whole[: len(whole) // 2],
+            whole[:-1],
+            b"\xff" * 8 + whole[8:],
+        ):  # the last: endless entries
+            file.write_bytes(damaged)
+            with pytest.raises(UserError, match="cannot be used"):
+                read_colmap(tmp_path / "cut")
+        file.write_bytes(whole)
     write_colmap(tmp_path / "bent", scene.cameras, text=True)
     file = tmp_path / "bent" / "cameras.txt"
     line = file.read_text().splitlines()[-1].split()
     file.write_text(" ".join([line[0], "SIMPLE_RADIAL", *line[2:4], line[4], *line[6:8], "0.1"]) + "\n")
     with pytest.raises(UserError, match="undistort"):
         read_colmap(tmp_path / "bent")
+    bent = pycolmap.Reconstruction(tmp_path / "bent")
+    (tmp_path / "bent_binary").mkdir()
+    bent.write_binary(tmp_path / "bent_binary")
+    with pytest.raises(UserError, match="undistort"):
+        read_colmap(tmp_path / "bent_binary")
 
 
 def _disturbed(cameras: list[Camera], angle: float, shift: float, focal: float) -> list[Camera]:

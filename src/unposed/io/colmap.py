@@ -19,6 +19,7 @@ import pycolmap
 from unposed.errors import UserError
 from unposed.geometry.transforms import invert_rigid, rigid
 from unposed.io.atomic import atomic_directory, restore_directory
+from unposed.io.colmap_check import check_binary_model
 from unposed.views import Camera, PointCloud, Tracks
 
 _HALF = 0.5
@@ -189,9 +190,11 @@ def read_colmap(directory: str | Path) -> ColmapModel:
     if not any((directory / f"cameras.{suffix}").is_file() for suffix in ("bin", "txt")):
         raise UserError(f"{directory} holds no COLMAP model (cameras.bin or cameras.txt); give its sparse/0 folder.")
     try:
+        if (directory / "cameras.bin").is_file():
+            check_binary_model(directory)
         reconstruction = pycolmap.Reconstruction(directory)
-    except (ValueError, RuntimeError, IndexError) as error:
-        raise UserError(f"The COLMAP model in {directory} is damaged: {error}") from error
+    except (ValueError, RuntimeError, LookupError, OSError, MemoryError) as error:
+        raise UserError(f"The COLMAP model in {directory} cannot be used: {error}") from error
     return ColmapModel(cameras_from_reconstruction(reconstruction), tracks_from_reconstruction(reconstruction))
 
 
