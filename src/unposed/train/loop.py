@@ -163,8 +163,6 @@ class _Run:
             self._write({"interrupted": True})
         self._validate()
         self._save()
-        preview = self._recipe.preview(self._average, self._device)
-        Image.fromarray(preview).save(self._out / "preview.png")
         done = self._progress
         rate = self._pairs_now / max(self._training_seconds, 1e-9)
         return Summary(self._out, done.step, done.pairs, self._minutes(), done.validation, rate)
@@ -240,8 +238,10 @@ class _Run:
         for average, buffer in zip(self._average.buffers(), self._model.buffers(), strict=True):
             average.copy_(buffer)
         self._progress.validation = self._recipe.validate(self._average, self._device)
+        preview = self._recipe.preview(self._average, self._device)
+        Image.fromarray(preview).save(self._out / "preview.png")
         seconds = time.perf_counter() - begun
-        self._reserve = min(1.3 * seconds + 1.0, 0.3 * self._seconds)  # the preview and the last checkpoint follow
+        self._reserve = min(1.3 * seconds + 1.0, 0.3 * self._seconds)  # the last checkpoint follows
         self._meter.skip_pause(seconds)
         self._write({"validation": self._progress.validation, "validation_seconds": seconds})
 
