@@ -39,9 +39,22 @@ def test_other_sizes_than_in_training(embedding):
 def test_containers_without_a_description_are_refused(tmp_path):
     with pytest.raises(UserError, match="no CroCo-Stereo"):
         StereoFlow.from_checkpoint(Checkpoint(tmp_path / "x.pth", {}, {"args": {"task": "depth"}}))
+    arguments = {"task": "flow", "criterion": "L1Loss()", "tile_conf_mode": "conf_expbeta3", "crop": [64, 64]}
+    for change, message in (
+        ({}, "how it was trained"),
+        ({"croco_args": 3}, "how it was trained"),
+        ({"croco_args": {}, "crop": [64]}, "how it was trained"),
+        ({"croco_args": {}, "crop": 64}, "how it was trained"),
+        ({"croco_args": {}, "criterion": "open('x')"}, "constructor"),
+        ({"croco_args": {"dec_depth": 5}}, "5 decoder blocks"),
+    ):
+        with pytest.raises(UserError, match=message):
+            StereoFlow.from_checkpoint(Checkpoint(tmp_path / "x.pth", {}, {"args": arguments | change}))
     with pytest.raises(UserError, match="does not know"):
         CrocoConfig.from_keywords({"depth": 3})
     with pytest.raises(UserError, match="position embedding"):
         CrocoConfig.from_keywords({"pos_embed": "learned"})
+    with pytest.raises(UserError, match="picture or patch"):
+        CrocoConfig.from_keywords({"img_size": "big"})
     with pytest.raises(UserError, match="Impossible"):
         CrocoConfig.from_keywords({"enc_depth": 10**6})

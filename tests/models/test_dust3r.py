@@ -128,6 +128,13 @@ def test_tensors_of_another_model_are_named(tmp_path):
         {"pos_embed": "cosine"},
         {"output_mode": "pts3d+desc24"},
         {"two_confs": True},
+        {"pos_embed": 100},
+        {"img_size": "512"},
+        {"img_size": [512, 10**9]},
+        {"depth_mode": ["exp"]},
+        {"depth_mode": ["cubic", 0, 1]},
+        {"conf_mode": "exp"},
+        {"head_type": ["dpt"]},
     ],
 )
 def test_configurations_of_no_dust3r_are_refused(keywords):

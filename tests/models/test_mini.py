@@ -89,5 +89,6 @@ def test_files_of_other_systems_are_refused(tmp_path):
     for extra in ({}, {**checkpoint.extra, "system": "composed"}, {**checkpoint.extra, "config": {"enc_width": 3}}):
         with pytest.raises(UserError):
             Mini.from_checkpoint(Checkpoint(checkpoint.path, checkpoint.tensors, extra))
-    with pytest.raises(UserError, match="impossible"):
-        MiniConfig.from_keywords({**vars(MiniConfig()), "enc_depth": 10**7})
+    for change in ({"enc_depth": 10**7}, {"image_size": "big"}, {"descriptor_width": -1}, {"rope_base": None}):
+        with pytest.raises(UserError, match="damaged"):
+            MiniConfig.from_keywords({**vars(MiniConfig()), **change})

@@ -5,6 +5,7 @@ elsewhere; the network completes the masked patches (section 3). CroCo-Stereo an
 same encoder and decoder (CroCo v2, section 3.4). Pictures are RGB normalised with ``IMAGE_MEAN`` and ``IMAGE_STD``.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -63,15 +64,17 @@ class CrocoConfig:
         config = cls(**values)
         check_sizes(config.enc_embed_dim, config.enc_depth, config.enc_num_heads)
         check_sizes(config.dec_embed_dim, config.dec_depth, config.dec_num_heads)
-        rope = config.pos_embed.removeprefix("RoPE")
-        if config.pos_embed != "cosine" and not rope.replace(".", "", 1).isdigit():
+        if config.pos_embed != "cosine" and rope_base(config.pos_embed) is None:
             raise UserError(f"No position embedding {config.pos_embed!r} in CroCo; give a released checkpoint.")
+        sides = config.img_size if isinstance(config.img_size, tuple) else (config.img_size, config.img_size)
+        if not (are_sides(sides) and config.patch_size == 16 and config.mlp_ratio in (1, 2, 3, 4)):
+            raise UserError("This CroCo configuration has other picture or patch sizes than a released one can have.")
         return config
 
     @property
     def rope_base(self) -> float | None:
         """Base of the rotary embedding; None for cosine tables."""
-        return None if self.pos_embed == "cosine" else float(self.pos_embed.removeprefix("RoPE"))
+        return rope_base(self.pos_embed)
 
     @property
     def grid(self) -> Grid:
@@ -232,14 +235,31 @@ class StereoFlow:
         arguments = checkpoint.extra.get("args")
         if not isinstance(arguments, dict) or arguments.get("task") not in ("stereo", "flow"):
             raise UserError(f"{checkpoint.path} is no CroCo-Stereo or CroCo-Flow checkpoint.")
+        lacking = {"criterion", "croco_args", "crop", "tile_conf_mode"} - set(arguments)
+        crop = arguments.get("crop")
+        window = tuple(crop) if isinstance(crop, list | tuple) else ()
+        if lacking or not isinstance(arguments["croco_args"], dict) or not are_sides(window):
+            raise UserError(f"{checkpoint.path} does not say how it was trained; it is damaged or no released file.")
         criterion, _ = parse_constructor(arguments["criterion"])
         config = CrocoConfig.from_keywords(arguments["croco_args"])
+        if config.dec_depth not in _DECODER_HOOK_STEP:
+            raise UserError(f"{checkpoint.path} has {config.dec_depth} decoder blocks, which no released file has.")
         channels = {"stereo": 1, "flow": 2}[arguments["task"]] + (criterion != "L1Loss")
         with torch.device("meta"):
             network = CrocoDense(config, channels)
         load_tensors(network, rename_tensors(checkpoint.tensors, KEYS), checkpoint.path)
-        height, width = arguments["crop"]
-        return cls(network, arguments["task"], (height, width), criterion, arguments["tile_conf_mode"])
+        return cls(network, arguments["task"], (window[0], window[1]), criterion, arguments["tile_conf_mode"])
+
+
+def rope_base(text: Any) -> float | None:
+    """100.0 of ``RoPE100``; None where ``text`` is nothing of that kind."""
+    match = re.fullmatch(r"RoPE(\d+(?:\.\d+)?)", text) if isinstance(text, str) else None
+    return float(match[1]) if match else None
+
+
+def are_sides(value: Any) -> bool:
+    """Whether ``value`` is two sides of a picture, of one to 256 patches of 16 pixels."""
+    return isinstance(value, tuple) and len(value) == 2 and all(type(v) is int and 16 <= v <= 4096 for v in value)
 
 
 def check_sizes(width: Any, depth: Any, heads: Any) -> None:

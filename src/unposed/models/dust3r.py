@@ -17,7 +17,7 @@ from unposed.errors import UserError
 from unposed.io.checkpoints import Checkpoint, Rename, load_tensors, parse_constructor, rename_tensors
 from unposed.io.resize import ImageRule
 from unposed.models.batching import Features, Maps, decode_by_shape, encode_by_size
-from unposed.models.croco import check_sizes, dpt_keys
+from unposed.models.croco import are_sides, check_sizes, dpt_keys, rope_base
 from unposed.nets.heads import DptHead, LinearHead, Mode, regress_confidence, regress_points
 from unposed.nets.positions import Grid, RotaryTable, grid_positions, rotary_table
 from unposed.nets.transformer import Encoder, PatchEmbed, TwinDecoder, initialise
@@ -72,13 +72,12 @@ class Dust3rConfig:
         check_sizes(self.dec_embed_dim, self.dec_depth, self.dec_num_heads)
         if self.head_type not in ("linear", "dpt") or (self.head_type == "dpt" and self.dec_depth < 10):
             raise UserError(f"No DUSt3R head {self.head_type!r} for {self.dec_depth} decoder blocks.")
-        if not self.pos_embed.startswith("RoPE") or not self.pos_embed[4:].replace(".", "", 1).isdigit():
+        if rope_base(self.pos_embed) is None:
             raise UserError(f"No position embedding {self.pos_embed!r} in DUSt3R; released models have RoPE100.")
-
-    @property
-    def rope_base(self) -> float:
-        """Base of the rotary embedding's wavelengths."""
-        return float(self.pos_embed.removeprefix("RoPE"))
+        if not are_sides(self.img_size) or not _is_mode(self.depth_mode, ("exp", "square", "linear")):
+            raise UserError("This DUSt3R configuration has an impossible picture size or depth mode.")
+        if self.conf_mode is not None and not _is_mode(self.conf_mode, ("exp", "sigmoid")):
+            raise UserError(f"No confidence mode {self.conf_mode!r} in DUSt3R; released models have exp.")
 
 
 class Encoded(NamedTuple):
@@ -99,6 +98,7 @@ class Dust3r(nn.Module):
         self.config = config
         self.name = name
         self.image_rule = ImageRule(size=max(config.img_size))
+        self._rope_base = rope_base(config.pos_embed) or 100.0
         self.patch_embed = PatchEmbed(_PATCH, config.enc_embed_dim)
         self.encoder = Encoder(config.enc_embed_dim, config.enc_depth, config.enc_num_heads)
         self.decoder = TwinDecoder(config.enc_embed_dim, config.dec_embed_dim, config.dec_depth, config.dec_num_heads)
@@ -180,7 +180,7 @@ class Dust3r(nn.Module):
         return _interleaved(a, b), _interleaved(b, a)
 
     def _rotary(self, positions: Int[Tensor, "batch tokens 2"], head_dim: int) -> RotaryTable:
-        return rotary_table(positions, head_dim, self.config.rope_base)
+        return rotary_table(positions, head_dim, self._rope_base)
 
     @property
     def device(self) -> torch.device:
@@ -223,6 +223,13 @@ class Dust3r(nn.Module):
             }
         load_tensors(network, tensors, checkpoint.path)
         return network
+
+
+def _is_mode(value: Any, names: Sequence[str]) -> bool:
+    numbers = (
+        isinstance(value, tuple) and len(value) == 3 and all(isinstance(bound, int | float) for bound in value[1:])
+    )
+    return numbers and value[0] in names
 
 
 def _head(config: Dust3rConfig) -> nn.Module:

@@ -8,7 +8,7 @@ resolution, each cell giving its 4 x 4 pixels.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import Any
 
@@ -21,6 +21,7 @@ from unposed.errors import UserError
 from unposed.io.checkpoints import Checkpoint, load_tensors
 from unposed.io.resize import ImageRule
 from unposed.models.batching import Features, Maps, decode_by_shape, encode_by_size
+from unposed.models.croco import are_sides, check_sizes
 from unposed.nets.heads import ResidualUnit, as_map, regress_confidence, regress_points
 from unposed.nets.positions import Grid, grid_positions, rotary_table
 from unposed.nets.transformer import Encoder, TwinDecoder, initialise
@@ -62,8 +63,13 @@ class MiniConfig:
         if set(keywords) != {field.name for field in fields(cls)}:
             raise UserError("This file's configuration is not of a mini network of this version; get a matching file.")
         config = cls(**keywords)
-        if not all(isinstance(value, int | float) and 0 < value <= 4096 for value in asdict(config).values()):
-            raise UserError("This file's configuration has impossible sizes; the file is damaged.")
+        check_sizes(config.enc_width, config.enc_depth, config.enc_heads)
+        check_sizes(config.dec_width, config.dec_depth, config.dec_heads)
+        widths = (config.head_width, config.descriptor_width)
+        if not all(type(width) is int and 0 < width <= 512 for width in widths):
+            raise UserError("This file's configuration has impossible head sizes; the file is damaged.")
+        if not are_sides((config.image_size, config.image_size)) or not isinstance(config.rope_base, int | float):
+            raise UserError("This file's configuration has an impossible picture size; the file is damaged.")
         return config
 
 
