@@ -26,6 +26,7 @@ from unposed.io.mesh import depth_edges
 from unposed.io.nerfstudio import write_transforms
 from unposed.io.ply import write_ply
 from unposed.io.preview import render_preview, write_png
+from unposed.io.scene_text import check_tracks, describe_view, parse_view
 from unposed.io.training_photos import place_photos
 from unposed.views import Camera, PointCloud, Tracks, View
 
@@ -35,6 +36,7 @@ _SCENE, _MAPS = "scene.json", "maps.safetensors"
 _MAX_GLB_POINTS = 1_000_000  # more than that and browsers stumble
 _MAX_PREVIEW = 400_000  # points in a picture, a second of work
 _MAX_SPARSE = 200_000  # points to start a splatting trainer from
+_DAMAGE = (OSError, SafetensorError, LookupError, TypeError, ValueError, ArithmeticError, RuntimeError, AttributeError)
 _TRACK_KEYS = ("points", "colours", "view", "pixel", "track")
 
 
@@ -190,7 +192,16 @@ class Scene:
                 )
             with safe_open(directory / _MAPS, framework="pt") as maps:
                 scene = _read(text, {key: maps.get_tensor(key) for key in maps.keys()})  # noqa: SIM118
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        except (
+            OSError,
+            SafetensorError,
+            KeyError,
+            TypeError,
+            ValueError,
+            ArithmeticError,
+            RuntimeError,
+            AttributeError,
+        ) as error:
             raise UserError(f"The scene in {directory} is damaged ({error}); reconstruct or copy it again.") from error
         others = tuple(cls.load(directory / f"component_{k + 2}") for k in range(text["other_components"]))
         return replace(scene, others=others)
@@ -292,7 +303,7 @@ class Scene:
             "schema": SCHEMA_VERSION,
             "units": "metres" if self.metric else "up to scale",
             "model": self.model,
-            "views": [_described(item) for item in self.views],
+            "views": [describe_view(item.view, item.camera) for item in self.views],
             "has_tracks": self.tracks is not None,
             "unregistered": list(self.unregistered),
             "other_components": len(self.others),
@@ -316,19 +327,6 @@ def _moved(camera: Camera, rotation: Tensor, new_from_old: Tensor) -> Camera:
     return replace(camera, world_from_camera=pose)
 
 
-def _described(item: SceneView) -> dict[str, Any]:
-    view = item.view
-    return {
-        "name": view.name,
-        "path": None if view.path is None else str(view.path),
-        "original_size": list(view.original_size),
-        "exif_focal": view.exif_focal,
-        "original_from_view": view.original_from_view.tolist(),
-        "intrinsics": item.camera.intrinsics.tolist(),
-        "world_from_camera": item.camera.world_from_camera.tolist(),
-    }
-
-
 def _read(text: dict[str, Any], tensors: dict[str, Tensor]) -> Scene:
     """A scene without its other components.
 
@@ -341,7 +339,7 @@ def _read(text: dict[str, Any], tensors: dict[str, Tensor]) -> Scene:
     tracks = None
     if text["has_tracks"]:
         tracks = Tracks(*(tensors[f"tracks.{key}"] for key in _TRACK_KEYS))
-        _check_tracks(tracks, len(views))
+        check_tracks(tracks, len(views))
     if not (isinstance(text["other_components"], int) and 0 <= text["other_components"] < 10_000):
         raise ValueError("the number of components is wrong")
     return Scene(
@@ -360,35 +358,5 @@ def _read_view(described: dict[str, Any], k: int, tensors: dict[str, Tensor]) ->
         raise ValueError(f"maps of view {k} have the wrong size")
     if image.dtype != torch.uint8 or depth.dtype != torch.float32 or confidence.dtype != torch.float32:
         raise ValueError(f"maps of view {k} have the wrong type")
-    name = described["name"]
-    if not name or PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or "\\" in name:
-        raise ValueError(f"view name {name!r} leads out of the folder")
-    width, height = (int(value) for value in described["original_size"])
-    path, focal = described["path"], described["exif_focal"]
-    view = View(
-        name=name,
-        image=image,
-        original_from_view=_matrix(described, "original_from_view", 3).double(),
-        original_size=(width, height),
-        path=None if path is None else Path(path),
-        exif_focal=None if focal is None else float(focal),
-    )
-    intrinsics, pose = _matrix(described, "intrinsics", 3), _matrix(described, "world_from_camera", 4)
-    return SceneView(view, Camera(intrinsics.float(), pose.float(), width, height), depth, confidence)
-
-
-def _matrix(described: dict[str, Any], key: str, size: int) -> Tensor:
-    matrix = torch.tensor(described[key], dtype=torch.float64)
-    if matrix.shape != (size, size) or not matrix.isfinite().all():
-        raise ValueError(f"{key} is no {size}x{size} matrix")
-    return matrix
-
-
-def _check_tracks(tracks: Tracks, views: int) -> None:
-    points, observations = len(tracks.points), len(tracks.view)
-    shapes = (tracks.points.shape, tracks.colours.shape, tracks.pixel.shape, tracks.track.shape)
-    if shapes != ((points, 3), (points, 3), (observations, 2), (observations,)):
-        raise ValueError("tracks have the wrong size")
-    for index, count in ((tracks.view, views), (tracks.track, points)):
-        if observations and not (int(index.min()) >= 0 and int(index.max()) < count):
-            raise ValueError("tracks point outside the scene")
+    view, camera = parse_view(described, image)
+    return SceneView(view, camera, depth, confidence)

@@ -100,7 +100,7 @@ def read_transforms(path: str | Path) -> dict[str, Camera]:
         return {name: _camera({**text, **frame}, name) for name, frame in zip(names, frames, strict=True)}
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); give a transforms.json.") from error
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError, RuntimeError) as error:
         raise UserError(f"{path} is no usable transforms.json ({type(error).__name__}: {error}).") from error
 
 
