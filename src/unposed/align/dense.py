@@ -24,6 +24,7 @@ from unposed.align.sampling import (
     pair_focal,
     principal_point,
     sample_pairs,
+    side_of,
     sides_of,
     survey_pairs,
 )
@@ -144,7 +145,7 @@ class _Solver:
         """A view that no accepted pair connects: its own map in the best pair that has it first."""
         if view not in self.survey.best_pair:
             return []
-        side, _ = sides_of(self.predictions[self.survey.best_pair[view][1]])
+        side = side_of(self.predictions[self.survey.best_pair[view][1]], 0)
         centre = principal_point(self.views[view])
         focal = pair_focal(side, centre)
         intrinsics = intrinsics_matrix(focal if focal == focal else float(max(self.views[view].size)), centre)

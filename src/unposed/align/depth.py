@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unposed.align.sampling import Progress, sides_of
+from unposed.align.sampling import Progress, side_of
 from unposed.align.solve import LEAST_DEPTH, Solution, depth_observations
 from unposed.geometry.cameras import backproject, pixel_grid
 from unposed.geometry.transforms import invert_rigid, transform_points
@@ -114,7 +114,7 @@ def objective_at(
 def _observe(
     prediction: PairPrediction, side: int, camera_from_pair: Float[Tensor, "4 4"], rays: Float[Tensor, "pixels 3"]
 ) -> _Observation:
-    maps = sides_of(prediction)[side]
+    maps = side_of(prediction, side)
     along, across = depth_observations(rays, transform_points(camera_from_pair, maps.points.reshape(-1, 3)))
     return _Observation(side, along, across, maps.confidence.flatten())
 

@@ -25,6 +25,7 @@ WORST_ANGLE = 10.0
 WORST_SHIFT = 0.3
 """The same for camera centres, as a fraction of the scene's depth."""
 _PNP_POINTS = 1000
+_FOCAL_ITERATIONS = 100
 _PNP_ERROR = 0.01
 """Reprojection error of a pair's pose, as a fraction of the longer side."""
 
@@ -291,7 +292,7 @@ def _pnp(
     if intrinsics is not None:
         return solve_pnp(pixels, points, intrinsics, error)
     assert centre is not None
-    return solve_pnp_unknown_focal(pixels, points, centre, size, error)
+    return solve_pnp_unknown_focal(pixels, points, centre, size, error, _FOCAL_ITERATIONS)
 
 
 def _focal_by_pnp(

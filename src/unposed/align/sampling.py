@@ -36,22 +36,22 @@ class Side:
         return self.confidence.log()
 
 
+def side_of(prediction: PairPrediction, side: int) -> Side:
+    """Map of view i (0) or view j (1) of a prediction, in float32."""
+    if side == 0:
+        points, confidence = prediction.points_i.float(), prediction.confidence_i.float()
+    else:
+        points, confidence = prediction.points_j.float(), prediction.confidence_j.float()
+    valid = (points.sum(-1) + confidence).isfinite()
+    if not valid.all():
+        points = torch.where(valid[..., None], points, torch.zeros_like(points))
+        confidence = torch.where(valid, confidence, torch.ones_like(confidence))
+    return Side(points, confidence.clamp(min=1.0))
+
+
 def sides_of(prediction: PairPrediction) -> tuple[Side, Side]:
-    """Both maps of a prediction in float32."""
-    sides = []
-    for points, confidence in (
-        (prediction.points_i, prediction.confidence_i),
-        (prediction.points_j, prediction.confidence_j),
-    ):
-        points, confidence = points.float(), confidence.float()
-        valid = points.isfinite().all(-1) & confidence.isfinite()
-        sides.append(
-            Side(
-                torch.where(valid[..., None], points, torch.zeros_like(points)),
-                torch.where(valid, confidence, torch.ones_like(confidence)).clamp(min=1.0),
-            )
-        )
-    return sides[0], sides[1]
+    """Both maps of a prediction."""
+    return side_of(prediction, 0), side_of(prediction, 1)
 
 
 def principal_point(view: View) -> Float[Tensor, "2"]:
@@ -130,7 +130,7 @@ class Samples:
     weight: Float[Tensor, "maps samples"]
     """Weight in the objective; sums over samples estimate, without bias, sums over all pixels."""
     certain: Bool[Tensor, "maps samples"]
-    """Whether the confidence is above 1 at all."""
+    """Whether a sample takes part in PnP: the log of its confidence is at least half the average of its map's."""
     score: Float[Tensor, "pairs"]
     focal: Float[Tensor, "pairs"]
 
@@ -191,10 +191,17 @@ def sample_pairs(
         torch.stack(pixels).float(),
         points.flatten(0, 1),
         (weight / area).flatten(0, 1),
-        confidence.flatten(0, 1) > 1,
+        _certain(confidence.flatten(0, 1)),
         survey.score[rows],
         survey.focal[rows],
     )
+
+
+def _certain(confidence: Float[Tensor, "maps samples"]) -> Bool[Tensor, "maps samples"]:
+    weight = confidence.log()
+    positive = weight > 0
+    average = weight.sum(1, keepdim=True) / positive.sum(1, keepdim=True).clamp(min=1)
+    return positive & (weight >= average / 2)
 
 
 def _draw(weight: Float[Tensor, "height width"], count: int) -> tuple[Int[Tensor, "count"], Float[Tensor, "count"]]:
