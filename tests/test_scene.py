@@ -228,6 +228,15 @@ def test_transformed_moves_everything_together():
         assert (project(local, item.camera.intrinsics) - moved.tracks.pixel[mine]).norm(dim=-1).max() < 1e-2
 
 
+def test_depth_of_sky_becomes_unknown():
+    scene = box_scene(views=1, size=(48, 64), original_size=(264, 192))
+    scene.views[0].view.image[16:] = 60
+    scene.views[0].view.image[:16] = torch.tensor([120, 160, 230], dtype=torch.uint8)
+    depth = scene.without_sky().views[0].depth
+    assert (depth[:16] == 0).all()
+    assert torch.equal(depth[16:], scene.views[0].depth[16:])
+
+
 def test_views_are_found_by_name():
     scene = box_scene()
     assert scene["photo_2.png"] is scene.views[2]

@@ -27,6 +27,7 @@ from unposed.io.nerfstudio import write_transforms
 from unposed.io.ply import write_ply
 from unposed.io.preview import render_preview, write_png
 from unposed.io.scene_text import check_tracks, describe_view, parse_view
+from unposed.io.sky import sky_mask
 from unposed.io.training_photos import place_photos
 from unposed.views import Camera, PointCloud, Tracks, View
 
@@ -151,6 +152,13 @@ class Scene:
         if tracks is not None:
             tracks = replace(tracks, points=transform_points(new_from_old, tracks.points))
         return replace(self, views=views, tracks=tracks, metric=self.metric if metric is None else metric)
+
+    def without_sky(self) -> "Scene":
+        """The scene with unknown depth where photos look like sky by colour (:func:`sky_mask`, a rule of thumb)."""
+        views = tuple(
+            replace(item, depth=torch.where(sky_mask(item.view.image), 0.0, item.depth)) for item in self.views
+        )
+        return replace(self, views=views)
 
     def save(self, directory: str | Path) -> None:
         """Write the scene into a folder; files of others in it stay. A crash leaves a whole scene or none.
