@@ -9,7 +9,7 @@ from torch import Tensor
 
 from unposed.geometry.transforms import rigid
 from unposed.synth.trace import frames_of, nearest, object_poses
-from unposed.synth.worlds import Worlds, apply
+from unposed.synth.worlds import Groups, Worlds, apply
 
 _PROBE = (12, 16)  # height, width of the depth maps that measure overlap
 _LEAST_OVERLAP = 0.05
@@ -105,14 +105,14 @@ def _draw_intrinsics(scenes: int, count: int, height: int, width: int, generator
 
 
 def choose_views(
-    worlds: Worlds, candidates: Candidates, views: int, height: int, width: int, slots: tuple[int, ...]
+    worlds: Worlds, candidates: Candidates, views: int, height: int, width: int, groups: Groups
 ) -> tuple[Float[Tensor, "scenes views 3 3"], Float[Tensor, "scenes views 4 4"]]:
     """Intrinsics and poses of the candidates whose overlap fits a target drawn for every view.
 
     The first view is a random good one. Every other has a random earlier view as partner and a target overlap with it,
     from 5 % to 100 % and above 30 % in 85 % of the draws; the candidate that comes nearest to the target is taken.
     """
-    overlap, good, dull = probe(worlds, candidates, height, width, slots)
+    overlap, good, dull = probe(worlds, candidates, height, width, groups)
     scenes, count = good.shape
     row = torch.arange(scenes, device=good.device)
     order = torch.arange(count, device=good.device)
@@ -133,7 +133,7 @@ def choose_views(
 
 
 def probe(
-    worlds: Worlds, candidates: Candidates, height: int, width: int, slots: tuple[int, ...]
+    worlds: Worlds, candidates: Candidates, height: int, width: int, groups: Groups
 ) -> tuple[
     Float[Tensor, "scenes candidates candidates"], Bool[Tensor, "scenes candidates"], Bool[Tensor, "scenes candidates"]
 ]:
@@ -147,14 +147,16 @@ def probe(
     rotation, centre = object_poses(worlds, 1)
     poses = (rotation.expand(-1, count, -1, -1, -1), centre.expand(-1, count, -1, -1))
     frames = frames_of(worlds, poses, candidates.intrinsics, candidates.world_from_camera)
-    depth, winner = nearest(frames, x, y, slots)
+    depth, winner = nearest(frames, x, y, groups)
     depth, seen = (m.view(scenes, count, rows * columns) for m in (depth, winner >= 0))
     inside = (frames.unit_eye.abs().amax(-1) < 1.05) & frames.casts
     near_enough = (depth > worlds.near[:, None, None]).float().mean(-1) > 0.97
     good = near_enough & (seen.float().mean(-1) > 0.4) & ~inside.any(-1).view(scenes, count)
 
     winner = winner.view(scenes, count, -1)
-    sighted = torch.stack([(winner == slot).float().mean(-1) > 0.01 for slot in slots]).sum(0)
+    sighted = torch.stack([(winner == slot).float().mean(-1) > 0.01 for group in groups for slot in range(*group)]).sum(
+        0
+    )
 
     k, pose = candidates.intrinsics, candidates.world_from_camera
     pixels = torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], -1).reshape(-1, 2)

@@ -1,6 +1,8 @@
 """Batches of procedural scenes with exact ground truth, on the CPU or a GPU, from one seed."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import lru_cache
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -13,7 +15,7 @@ from unposed.synth.layouts import KINDS
 from unposed.synth.shade import shade
 from unposed.synth.textures import Textures, procedural_textures
 from unposed.synth.trace import Frames, frames_of, nearest, object_poses, surface_at
-from unposed.synth.worlds import SLOTS, Worlds
+from unposed.synth.worlds import SHAPES, SINGLES, Groups, Worlds
 
 _CPU_PIXELS = 1 << 17  # pixels rendered at once on the CPU: intermediate maps stay in the cache
 
@@ -53,6 +55,7 @@ def render_scenes(
     moving: bool = False,
     kinds: tuple[str, ...] = tuple(KINDS),
     supersample: int = 1,
+    compiled: bool = False,
 ) -> RenderedViews:
     """Random scenes, each seen from several views.
 
@@ -70,6 +73,7 @@ def render_scenes(
         moving: Let some objects move from view to view.
         kinds: Kinds of scenes to draw from, keys of ``layouts.KINDS``.
         supersample: Colour samples per pixel and axis.
+        compiled: Compile the per-pixel work (``torch.compile``); pays on a GPU for many batches of one size.
     """
     textures = procedural_textures(device=device) if textures is None else textures
     generator = torch.Generator().manual_seed(seed)
@@ -80,14 +84,18 @@ def render_scenes(
     parts = []
     for start in range(0, scenes, step):
         rows = worlds.rows(start, start + step)
-        slots = rows.used_slots() if on_cpu else tuple(range(SLOTS))
+        groups = rows.used() if on_cpu else SINGLES
         some = slice(start, start + step)
         chosen = type(candidates)(
             candidates.intrinsics[some], candidates.world_from_camera[some], candidates.draws[some]
         )
         rows, chosen = rows.to(device), chosen.to(device)
-        intrinsics, world_from_camera = choose_views(rows, chosen, views, height, width, slots)
-        parts.append(render_worlds(rows, intrinsics, world_from_camera, height, width, textures, slots, supersample))
+        intrinsics, world_from_camera = choose_views(rows, chosen, views, height, width, groups)
+        if compiled:
+            groups = SHAPES
+        parts.append(
+            render_worlds(rows, intrinsics, world_from_camera, height, width, textures, groups, supersample, compiled)
+        )
     return parts[0] if len(parts) == 1 else _concatenate(parts)
 
 
@@ -97,16 +105,16 @@ def draw_worlds(
     """Random scenes of the kinds asked for, in random order, on the CPU."""
     weights = torch.tensor([KINDS[kind][1] for kind in kinds])
     which = torch.multinomial(weights, scenes, replacement=True, generator=generator)
-    groups, order = [], []
+    made, order = [], []
     for i, kind in enumerate(kinds):
         rows = (which == i).nonzero().flatten()
         if len(rows):
             builder = WorldBuilder(len(rows), generator, textures)
             KINDS[kind][0](builder)
-            groups.append(builder.build(moving))
+            made.append(builder.build(moving))
             order.append(rows)
     back = torch.cat(order).argsort()
-    return Worlds(**{f.name: torch.cat([getattr(g, f.name) for g in groups])[back] for f in fields(Worlds)})
+    return Worlds(**{f.name: torch.cat([getattr(g, f.name) for g in made])[back] for f in fields(Worlds)})
 
 
 def render_worlds(
@@ -116,10 +124,12 @@ def render_worlds(
     height: int,
     width: int,
     textures: Textures,
-    slots: tuple[int, ...] = tuple(range(SLOTS)),
+    groups: Groups = SINGLES,
     supersample: int = 1,
+    compiled: bool = False,
 ) -> RenderedViews:
-    """Render given scenes with given cameras; everything on one device."""
+    """Render given scenes with given cameras; everything on one device. ``groups`` must cover every active slot."""
+    paint = _compiled_paint() if compiled else _trace_and_shade
     views = intrinsics.shape[1]
     poses = object_poses(worlds, views)
     frames = frames_of(worlds, poses, intrinsics, world_from_camera)
@@ -127,13 +137,13 @@ def render_worlds(
         value.repeat_interleave(views, 0, output_size=len(worlds) * views)
         for value in (worlds.light, worlds.light_colour, worlds.ambient, worlds.sky)
     )
-    images, depth, normal, winner = _trace_and_shade(frames, textures, lighting, height, width, slots)
+    images, depth, normal, winner = paint(frames, textures, lighting, height, width, groups)
     if supersample > 1:
         fine = intrinsics * torch.tensor([supersample, supersample, 1.0], device=intrinsics.device)[:, None]
         fine[..., :2, 2] += (supersample - 1) / 2
         frames = frames_of(worlds, poses, fine, world_from_camera)
         size = (height * supersample, width * supersample)
-        images = _trace_and_shade(frames, textures, lighting, *size, slots)[0]
+        images = paint(frames, textures, lighting, *size, groups)[0]
         images = F.avg_pool2d(images.permute(0, 3, 1, 2), supersample).permute(0, 2, 3, 1)
 
     def per_scene(value: Tensor) -> Tensor:
@@ -158,16 +168,21 @@ def render_worlds(
     )
 
 
+@lru_cache(maxsize=1)
+def _compiled_paint() -> Callable:
+    return torch.compile(_trace_and_shade, fullgraph=True, dynamic=False)
+
+
 def _trace_and_shade(
-    frames: Frames, textures: Textures, lighting: tuple, height: int, width: int, slots: tuple[int, ...]
+    frames: Frames, textures: Textures, lighting: tuple, height: int, width: int, groups: Groups
 ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor], Tensor]:
     """Colours ``(frames, height, width, 3)``, depth, normal and winning slot of every pixel."""
     x = torch.arange(width, device=frames.eye.device, dtype=torch.float32)
     y = torch.arange(height, device=frames.eye.device, dtype=torch.float32)
-    first, winner = nearest(frames, x, y, slots)
+    first, winner = nearest(frames, x, y, groups)
     hit = winner >= 0
-    surface = surface_at(frames, x, y, torch.where(hit, first, 1.0), winner, slots)
-    colours = shade(frames, surface, hit, textures, lighting, x, y, slots)
+    surface = surface_at(frames, x, y, torch.where(hit, first, 1.0), winner, groups)
+    colours = shade(frames, surface, hit, textures, lighting, x, y, groups)
     return _soften_edges(colours, winner, surface.normal), surface.depth, surface.normal, winner
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from unposed.synth.textures import Textures, sample
 from unposed.synth.trace import Frames, Surface, blocked, directions
+from unposed.synth.worlds import Groups
 
 
 def shade(
@@ -18,7 +19,7 @@ def shade(
     lighting: tuple[Tensor, Tensor, Tensor, Tensor],
     x: Tensor,
     y: Tensor,
-    slots: tuple[int, ...],
+    groups: Groups,
 ) -> Float[Tensor, "frames height width 3"]:
     """Display-encoded colours in [0, 1].
 
@@ -37,7 +38,7 @@ def shade(
     n = surface.normal
     cosine = (n[0] * to_light[0] + n[1] * to_light[1] + n[2] * to_light[2]).clamp(min=0)
     lifted = tuple(surface.point[i] + (1e-3 + 1e-4 * surface.depth) * n[i] for i in range(3))
-    shadow = blocked(frames, lifted, light, slots) | surface.in_niche  # type: ignore[arg-type]
+    shadow = blocked(frames, lifted, light, groups) | surface.in_niche  # type: ignore[arg-type]
     falloff = torch.where(light[:, 3, None, None] > 0, 1 / (0.3 + 0.08 * distance**2), 1.0)
     direct = torch.where(shadow, 0.15 * cosine, cosine) * falloff
 

@@ -47,7 +47,7 @@ def render_tour(
             height,
             width,
             textures,
-            world.used_slots(),
+            world.used(),
             supersample,
         )
         for view in range(views)
@@ -76,7 +76,7 @@ def _best_arc(
     arcs = Candidates(k, look_at(eye, aim, torch.zeros(_ATTEMPTS, views)), torch.zeros(_ATTEMPTS, views, 3))
 
     repeated = Worlds(**{f.name: getattr(world, f.name).repeat_interleave(_ATTEMPTS, 0) for f in fields(Worlds)})
-    overlap, good, dull = probe(repeated, arcs, height, width, world.used_slots())
+    overlap, good, dull = probe(repeated, arcs, height, width, world.used())
     shared = overlap.diagonal(1, 1, 2).mean(-1) if views > 1 else torch.zeros(_ATTEMPTS)
     best = int((shared + 5 * good.float().mean(-1) - 2 * dull.float().mean(-1)).argmax())
     return arcs.intrinsics[best : best + 1], arcs.world_from_camera[best : best + 1]

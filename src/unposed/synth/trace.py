@@ -15,7 +15,7 @@ from torch import Tensor
 
 from unposed.geometry.rotations import matrix_from_axis_angle
 from unposed.synth.relief import march, slope
-from unposed.synth.worlds import BOXES, ELLIPSOIDS, SURFACE, TERRAIN, Worlds, apply, product
+from unposed.synth.worlds import BOXES, ELLIPSOIDS, SURFACE, TERRAIN, Groups, Worlds, apply, product
 
 Vector = tuple[Tensor, Tensor, Tensor]
 _TINY = 1e-12  # keeps reciprocals finite for rays parallel to a face
@@ -115,10 +115,10 @@ def _pixel_rays(intrinsics: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batc
     return inverse
 
 
-def directions(matrix: Float[Tensor, "frames 3 3"], x: Float[Tensor, "width"], y: Float[Tensor, "height"]) -> Vector:
-    """The three components of ``matrix @ (x, y, 1)`` on the pixel grid."""
-    m = matrix[:, :, :, None, None]
-    dx, dy, dz = (m[:, i, 0] * x + (m[:, i, 1] * y[:, None] + m[:, i, 2]) for i in range(3))
+def directions(matrix: Float[Tensor, "*batch 3 3"], x: Float[Tensor, "width"], y: Float[Tensor, "height"]) -> Vector:
+    """The three components of ``matrix @ (x, y, 1)`` on the pixel grid, each ``(*batch, height, width)``."""
+    m = matrix[..., None, None]
+    dx, dy, dz = (m[..., i, 0, :, :] * x + (m[..., i, 1, :, :] * y[:, None] + m[..., i, 2, :, :]) for i in range(3))
     return dx, dy, dz
 
 
@@ -158,49 +158,60 @@ def _sum(terms: Iterable[Tensor]) -> Tensor:
 
 
 def nearest(
-    frames: Frames, x: Tensor, y: Tensor, slots: tuple[int, ...]
+    frames: Frames, x: Tensor, y: Tensor, groups: Groups
 ) -> tuple[Float[Tensor, "frames height width"], Int[Tensor, "frames height width"]]:
     """z-depth and slot of the first primitive hit; ``_FAR`` and -1 where there is none. Recesses not carved yet."""
     depth = torch.full((len(frames.eye), len(y), len(x)), _FAR, device=x.device)
     winner = torch.full(depth.shape, -1, dtype=torch.int32, device=x.device)
-    for slot in slots:
-        if slot == TERRAIN:
+    for start, stop in groups:
+        active = frames.active[:, start:stop, None, None]
+        if start == TERRAIN:
             rays = directions(frames.world_from_pixel, x, y)
-            entry = march(frames.waves, frames.centre[:, slot, 1], frames.eye, rays, _FAR)
-            hit = (entry < depth) & frames.active[:, slot, None, None]
+            entry = march(frames.waves, frames.centre[:, start, 1], frames.eye, rays, _FAR)
+            entry, slot = torch.where(active[:, 0], entry, _FAR), torch.full_like(winner, start)
         else:
-            ox, oy, oz = frames.unit_eye[:, slot, :, None, None].unbind(1)
-            near, far = interval(slot, (ox, oy, oz), directions(frames.unit_from_pixel[:, slot], x, y))
-            entry = torch.where(near > 0, near, far)
-            hit = (far > near) & (far > 0) & (entry < depth) & frames.active[:, slot, None, None]
-        depth = torch.where(hit, entry, depth)
-        winner = torch.where(hit, slot, winner)
+            ox, oy, oz = frames.unit_eye[:, start:stop, :, None, None].unbind(2)
+            near, far = interval(start, (ox, oy, oz), directions(frames.unit_from_pixel[:, start:stop], x, y))
+            entry = torch.where((far > near) & (far > 0) & active, torch.where(near > 0, near, far), _FAR)
+            entry, slot = _first(entry, start)
+        closer = entry < depth
+        depth, winner = torch.where(closer, entry, depth), torch.where(closer, slot, winner)
     return depth, winner
 
 
+def _first(entry: Float[Tensor, "frames group height width"], start: int) -> tuple[Tensor, Tensor]:
+    """Smallest entry over a group of slots, and its slot."""
+    if entry.shape[1] == 1:
+        return entry[:, 0], torch.full(entry[:, 0].shape, start, dtype=torch.int32, device=entry.device)
+    closest, place = entry.min(1)
+    return closest, (place + start).to(torch.int32)
+
+
 def blocked(
-    frames: Frames, point: Vector, light: Float[Tensor, "frames 4"], slots: tuple[int, ...]
+    frames: Frames, point: Vector, light: Float[Tensor, "frames 4"], groups: Groups
 ) -> Bool[Tensor, "frames height width"]:
-    """Whether something stands between a point and the light (position, 1) or (direction, 0)."""
-    point_light = light[:, 3, None, None]
+    """Whether something stands between a point and the light (position, 1) or (direction, 0). Terrain casts none."""
+    point_light = light[:, None, 3, None, None]
+    limit = torch.where(point_light > 0, 1.0, _FAR)
     shadow = torch.zeros(point[0].shape, dtype=torch.bool, device=light.device)
-    for slot in slots:
-        if slot == TERRAIN:
+    px, py, pz = (component[:, None] for component in point)
+    for start, stop in groups:
+        if start == TERRAIN:
             continue
-        matrix = frames.unit_from_world[:, slot]
-        centre = apply(matrix, frames.centre[:, slot])
-        to_light = apply(matrix, light[:, :3])
-        m = matrix[:, :, :, None, None]
-        axes = [m[:, i, 0] * point[0] + m[:, i, 1] * point[1] + m[:, i, 2] * point[2] for i in range(3)]
-        ox, oy, oz = (axes[i] - centre[:, i, None, None] for i in range(3))
-        dx, dy, dz = (to_light[:, i, None, None] - point_light * axes[i] for i in range(3))
-        near, far = interval(slot, (ox, oy, oz), (dx, dy, dz))
-        limit = torch.where(point_light > 0, 1.0, _FAR)
-        shadow = shadow | ((far > near) & (far > 1e-5) & (near < limit) & frames.casts[:, slot, None, None])
+        matrix = frames.unit_from_world[:, start:stop]
+        centre = apply(matrix, frames.centre[:, start:stop])[..., None, None]
+        to_light = apply(matrix, light[:, None, :3])[..., None, None]
+        m = matrix[..., None, None]
+        axes = [m[:, :, i, 0] * px + m[:, :, i, 1] * py + m[:, :, i, 2] * pz for i in range(3)]
+        ox, oy, oz = (axes[i] - centre[:, :, i] for i in range(3))
+        dx, dy, dz = (to_light[:, :, i] - point_light * axes[i] for i in range(3))
+        near, far = interval(start, (ox, oy, oz), (dx, dy, dz))
+        hit = (far > near) & (far > 1e-5) & (near < limit) & frames.casts[:, start:stop, None, None]
+        shadow = shadow | hit.any(1)
     return shadow
 
 
-def surface_at(frames: Frames, x: Tensor, y: Tensor, depth: Tensor, winner: Tensor, slots: tuple[int, ...]) -> Surface:
+def surface_at(frames: Frames, x: Tensor, y: Tensor, depth: Tensor, winner: Tensor, groups: Groups) -> Surface:
     """Exact point, normal and face coordinates of the winning primitive, its recesses carved.
 
     A ray that meets a box face inside an opening goes on to the walls of that recess, a box of its own.
@@ -218,7 +229,7 @@ def surface_at(frames: Frames, x: Tensor, y: Tensor, depth: Tensor, winner: Tens
     radial = torch.hypot(unit[0], unit[2])
     on_cap = ~is_box & ~is_ball & ~is_ground & (unit[1].abs() > radial)
     gradient = (unit[0] / half[0], torch.where(is_ball, unit[1] / half[1], 0), unit[2] / half[2])
-    if TERRAIN in slots:
+    if any(start == TERRAIN for start, _ in groups):
         by_x, by_z = slope(frames.waves[:, None, None], offset[0] + centre[0], offset[2] + centre[2])
         level = torch.ones_like(by_x)
         gradient = (

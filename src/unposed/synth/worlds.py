@@ -14,6 +14,13 @@ BOXES, ELLIPSOIDS, CYLINDERS = 14, 5, 5
 TERRAIN = BOXES + ELLIPSOIDS + CYLINDERS
 SLOTS = TERRAIN + 1
 
+Groups = tuple[tuple[int, int], ...]
+"""Ranges (first, last + 1) of slots of one shape that are worked on together."""
+SHAPES: Groups = ((0, BOXES), (BOXES, BOXES + ELLIPSOIDS), (BOXES + ELLIPSOIDS, TERRAIN), (TERRAIN, SLOTS))
+"""One group a shape: few, large operations, for a compiler to fuse."""
+SINGLES: Groups = tuple((slot, slot + 1) for slot in range(SLOTS))
+"""One group a slot: many small operations with small intermediate results, for running as written."""
+
 SURFACE = (
     "texture", "detail", "mix", "scale", "detail_scale", "cos", "sin", "shift_u", "shift_v", "stretch", "mirror",
     "red", "green", "blue", "specular", "gloss",
@@ -74,9 +81,9 @@ class Worlds:
         """Scenes ``start`` to ``stop``."""
         return replace(self, **{f.name: getattr(self, f.name)[start:stop] for f in fields(self)})
 
-    def used_slots(self) -> tuple[int, ...]:
-        """Slots that any scene uses; synchronises with the device."""
-        return tuple(self.active.any(0).nonzero().flatten().tolist())
+    def used(self) -> Groups:
+        """The ``SINGLES`` that any scene uses; synchronises with the device."""
+        return tuple(SINGLES[slot] for slot in self.active.any(0).nonzero().flatten().tolist())
 
 
 def product(a: Float[Tensor, "*batch n k"], b: Float[Tensor, "*batch k m"]) -> Float[Tensor, "*batch n m"]:
