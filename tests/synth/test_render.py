@@ -6,7 +6,12 @@ import torch
 from unposed.geometry.cameras import pointmap_from_depth
 from unposed.geometry.transforms import transform_points
 from unposed.synth import RenderedViews, covisibility, optical_flow, render_scenes, scene_flow, world_points
+from unposed.synth.cameras import choose_views, draw_candidates
 from unposed.synth.layouts import KINDS
+from unposed.synth.render import draw_worlds, render_worlds
+from unposed.synth.textures import procedural_textures
+from unposed.synth.tour import render_tour
+from unposed.synth.worlds import SHAPES, SINGLES
 
 HEIGHT, WIDTH = 60, 80
 
@@ -132,3 +137,31 @@ def test_moving_objects_are_masked_and_flow_follows_them(moving: RenderedViews) 
     assert same[back].float().mean() > 0.9
     there_and_back = flow + _lookup(scene_flow(moving, 1, 0), pixels)
     assert there_and_back[back & same].norm(dim=-1).median() < 0.05 * flow[back & same].norm(dim=-1).median()
+
+
+def test_grouping_of_primitives_changes_nothing() -> None:
+    """The form for compilers and the form for running as written give the same pictures."""
+    textures, generator = procedural_textures(), torch.Generator().manual_seed(9)
+    worlds = draw_worlds(6, generator, textures, False, tuple(KINDS))
+    candidates = draw_candidates(worlds, 2, 24, 32, generator)
+    cameras = choose_views(worlds, candidates, 2, 24, 32, SINGLES)
+    single, grouped = (render_worlds(worlds, *cameras, 24, 32, textures, g) for g in (SINGLES, SHAPES))
+    assert torch.equal(single.primitive, grouped.primitive)
+    assert torch.allclose(single.images, grouped.images, atol=1e-5)
+
+
+def test_supersampling_keeps_the_truth_and_smooths_colours() -> None:
+    plain, fine = (render_scenes(12, 2, 1, 40, 52, supersample=s) for s in (1, 3))
+    assert torch.equal(plain.depth, fine.depth)
+    assert 0 < (plain.images - fine.images).abs().mean() < 0.05
+
+
+def test_a_tour_has_one_camera_and_neighbours_that_share_most() -> None:
+    views = render_tour(2, "tabletop", 4, 48, 64, procedural_textures(), supersample=1)
+    assert (views.intrinsics == views.intrinsics[:, :1]).all()
+    for i in range(3):
+        assert covisibility(views, i, i + 1).float().mean() > 0.5
+    forward = views.world_from_camera[0, :, :3, 2]
+    turn = torch.rad2deg(torch.acos((forward[1:] * forward[:-1]).sum(-1)))
+    assert (turn > 3).all()
+    assert (turn < 30).all()

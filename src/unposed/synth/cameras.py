@@ -39,7 +39,10 @@ def look_at(
     """World from camera of an upright camera at ``eye`` looking at ``target``, then rolled (radians) about its axis."""
     forward = torch.nn.functional.normalize(target - eye, dim=-1)
     down = torch.tensor([0.0, 1.0, 0.0], device=eye.device).expand_as(forward)
-    right = torch.nn.functional.normalize(torch.linalg.cross(down, forward) + 1e-6, dim=-1)
+    right = torch.linalg.cross(down, forward)
+    sideways = torch.tensor([1.0, 0.0, 0.0], device=eye.device)
+    vertical = right.norm(dim=-1, keepdim=True) < 1e-4
+    right = torch.nn.functional.normalize(torch.where(vertical, sideways, right), dim=-1)
     down = torch.linalg.cross(forward, right)
     c, s = roll.cos()[..., None], roll.sin()[..., None]
     return rigid(torch.stack([c * right + s * down, c * down - s * right, forward], -1), eye)

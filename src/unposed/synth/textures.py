@@ -50,7 +50,10 @@ def load_textures(
     """Read a folder of ``tile_*``, ``photo_*`` and ``pano_*`` images; a random tenth is held out for validation.
 
     The split depends on ``seed`` and the file names alone. Procedural tiles are added to the tiles of the folder, so
-    that both kinds occur; a folder without panoramas gets procedural skies. Raises ``UserError`` without any image.
+    that both kinds occur; a folder without panoramas gets procedural skies.
+
+    Raises:
+        UserError: there is no such image, or one is damaged.
     """
     files = sorted(p for p in Path(directory).glob("*_*") if p.suffix.lower() in {".jpg", ".jpeg", ".png", ".webp"})
     chosen = {kind: [p for p in files if p.name.startswith(kind)] for kind in ("tile_", "photo_", "pano_")}
@@ -132,8 +135,12 @@ def _log2(power: Tensor) -> Tensor:
 
 
 def _read(path: Path) -> np.ndarray:
-    with Image.open(path) as image:
-        rgb = image.convert("RGB")
+    try:
+        with Image.open(path) as image:
+            rgb = image.convert("RGB")
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path} cannot be read as an image; remove it from the textures") from error
+    else:
         width, height = (2 ** min(10, max(4, round(math.log2(side)))) for side in rgb.size)
         return np.asarray(rgb.resize((width, height), Image.Resampling.LANCZOS))
 
