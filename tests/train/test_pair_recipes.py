@@ -9,7 +9,7 @@ from unposed.models.mini import Mini
 from unposed.train.checkpoint import export_checkpoint
 from unposed.train.loop import train_command
 from unposed.train.pairs import images_of, rows
-from unposed.train.recipes import curriculum, every_pair, every_view_once, mini_recipe
+from unposed.train.recipes import curriculum, dust3r_recipe, every_pair, every_view_once, mini_recipe
 from unposed.train.validation import evaluate_pairs, picture
 
 CPU = torch.device("cpu")
@@ -134,6 +134,14 @@ def test_the_whole_road_from_training_to_a_loaded_model(tmp_path, small):
     assert maps_1["points"].isfinite().all()
     marks = small.validate(model.eval(), CPU)
     assert marks["32x32/point_error"] == pytest.approx(resumed.validation["32x32/point_error"], rel=0.05)
+
+
+def test_the_dust3r_recipe_has_the_released_size():
+    recipe = dust3r_recipe(None, side=32)
+    with torch.device("meta"):
+        network = recipe.build()
+    assert sum(p.numel() for p in network.parameters()) / 1e6 == pytest.approx(532.3, abs=1.0)
+    assert recipe.metadata()["system"] == "dust3r"
 
 
 def test_options_that_do_not_fit_are_refused(tmp_path):

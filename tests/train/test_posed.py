@@ -9,6 +9,7 @@ from unposed.errors import UserError
 from unposed.geometry.cameras import pointmap_from_depth, project
 from unposed.geometry.transforms import invert_rigid, transform_points
 from unposed.synth import render_scenes
+from unposed.train.loop import train_command
 from unposed.train.pairs import images_of
 from unposed.train.posed import PosedFolder, PosedPairs
 
@@ -119,3 +120,12 @@ def test_a_missing_photo_is_named(tmp_path):
     (tmp_path / "set/gt.json").write_text("{")
     with pytest.raises(UserError, match=r"gt\.json"):
         PosedFolder(tmp_path / "set")
+
+
+def test_own_photos_train_a_network(tmp_path):
+    write_set(tmp_path / "sets/room")
+    summary = train_command(
+        "mini", 0.08, tmp_path / "run", device="cpu", photos=tmp_path / "sets", side=32, scenes=2, tiny=True
+    )
+    assert summary.steps > 0
+    assert "photos/point_error" in summary.validation
