@@ -1,5 +1,7 @@
 """The recipes of pair networks on procedural scenes, at 64 pixels."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -10,6 +12,7 @@ from unposed.train.checkpoint import export_checkpoint
 from unposed.train.loop import train_command
 from unposed.train.pairs import images_of, rows
 from unposed.train.recipes import curriculum, dust3r_recipe, every_pair, every_view_once, mini_recipe
+from unposed.train.scenes import ScenePairs, Stage
 from unposed.train.validation import evaluate_pairs, picture
 
 CPU = torch.device("cpu")
@@ -58,6 +61,16 @@ def test_batches_follow_from_the_step_alone(recipe, batch):
     assert batch["points_1"].shape == (12, 64, 64, 3)
     assert batch["views"].shape == (8, 3, 64, 64)
     assert batch["matched"].float().mean() > 0.4
+
+
+def test_steps_rendered_together_have_their_own_scenes():
+    source = ScenePairs(None, [Stage(1.0, ((32, 32),), scenes=2, pairs=2, ahead=3)], [(32, 32)], 4)
+    batches = [source.batch(step, 0.0, CPU) for step in range(4)]
+    for first, second in itertools.combinations(batches, 2):
+        assert first["views"].shape == (8, 3, 32, 32)
+        assert not torch.equal(first["camera_1_from_2"], second["camera_1_from_2"])
+    fresh = ScenePairs(None, [Stage(1.0, ((32, 32),), scenes=2, pairs=2, ahead=3)], [(32, 32)], 4)
+    assert torch.equal(fresh.batch(1, 0.0, CPU)["views"], batches[1]["views"])
 
 
 def test_a_view_encoded_once_gives_what_every_pair_gives(recipe, batch):

@@ -1,7 +1,7 @@
 """Recipes for pair networks: the shipped ``mini``, DUSt3R's released size, and fine-tuning on one's own photos."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -125,13 +125,13 @@ def curriculum(side: int | None, scenes: int | None) -> tuple[list[Stage], list[
     if side is not None:
         return [Stage(1.0, ((side, side),), scenes or 4, 6, (0.3, 1.0))], [(side, side)]
     stages = [
-        Stage(0.20, ((128, 128),), 72, 8, (0.5, 1.0)),
-        Stage(0.40, ((160, 160),), 48, 8, (0.35, 1.0)),
-        Stage(0.80, ((224, 224),), 24, 8, (0.2, 1.0)),
-        Stage(1.00, _MIXED, 10, 8, (0.1, 1.0)),
+        Stage(0.20, ((128, 128),), 72, 8, (0.5, 1.0), ahead=4),
+        Stage(0.40, ((160, 160),), 48, 8, (0.35, 1.0), ahead=4),
+        Stage(0.80, ((224, 224),), 24, 8, (0.2, 1.0), ahead=4),
+        Stage(1.00, _MIXED, 10, 8, (0.1, 1.0), ahead=4),
     ]
     if scenes is not None:
-        stages = [Stage(s.until, s.shapes, scenes, s.pairs, s.overlap) for s in stages]
+        stages = [replace(s, scenes=scenes) for s in stages]
     return stages, [(224, 224), (288, 384)]
 
 
