@@ -11,8 +11,8 @@ from unposed.errors import UserError
 from unposed.synth.textures import Textures, load_textures, procedural_textures, procedural_tiles, sample
 
 
-def _look(textures: Textures, number: int, u: float, v: float, footprint: float) -> torch.Tensor:
-    point = [torch.tensor([x]) for x in (u, v, footprint, footprint)]
+def _look(textures: Textures, number: int, u: float, v: float, footprint: float, mirror: bool = False) -> torch.Tensor:
+    point = [torch.tensor([x]) for x in (u, v, footprint, footprint, mirror)]
     return sample(textures, torch.tensor([number], dtype=torch.int32), *point)[0]
 
 
@@ -38,6 +38,16 @@ def test_texel_centres_return_the_texel_and_far_views_the_mean() -> None:
 def test_texture_coordinates_repeat() -> None:
     textures = procedural_textures(seed=4)
     assert torch.allclose(_look(textures, 3, 0.31, 0.62, 1e-3), _look(textures, 3, 5.31, -1.38, 1e-3), atol=0.01)
+
+
+def test_mirrored_repeats_meet_without_a_seam() -> None:
+    textures, tile = procedural_textures(seed=4), procedural_tiles(72, seed=4)[5]
+    edge = torch.from_numpy(tile[90, 127].astype(np.float32))
+    for u in (1 - 1e-4, 1.0, 1 + 1e-4):
+        colour = _look(textures, 5, u, (90 + 0.5) / 128, 1e-4, mirror=True)
+        assert torch.allclose(colour * 255, edge, atol=1)
+    there, back = (_look(textures, 5, u, 0.4, 1e-4, mirror=True) for u in (0.8, 1.2))
+    assert torch.allclose(there, back, atol=1e-3)
 
 
 def test_splits_share_no_file_and_depend_on_names_alone(folder: Path) -> None:

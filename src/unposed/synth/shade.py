@@ -69,8 +69,6 @@ def _albedo(
     v = torch.where(stretched, fit_v, c["scale"] * (c["sin"] * across + c["cos"] * along) + c["shift_v"])
     step_u = size * torch.where(stretched, 0.5 / surface.half_across, c["scale"])
     step_v = size * torch.where(stretched, 0.5 / surface.half_along, c["scale"])
-    u, v = (torch.where(c["mirror"] > 0, 1 - (1 - (w - 2 * (w / 2).floor())).abs(), w) for w in (u, v))
-
     turn = torch.atan2(direction[0], direction[2]) + sky[:, 1, None, None]
     tilt = torch.asin((direction[1] / length).clamp(-1, 1))
     u, v = torch.where(hit, u, turn / (2 * math.pi)), torch.where(hit, v, 0.5 + tilt / math.pi)
@@ -78,7 +76,7 @@ def _albedo(
     step_v = torch.where(hit, step_v, pixel / math.pi)
     number = torch.where(surface.on_back, c["back"], c["texture"])
     number = torch.where(hit, number, sky[:, 0, None, None]).to(torch.int32)
-    base = sample(textures, number, u, v, step_u, step_v)
+    base = sample(textures, number, u, v, step_u, step_v, hit & (c["mirror"] > 0))
 
     rate = c["detail_scale"]
     detail = sample(
@@ -88,6 +86,7 @@ def _albedo(
         rate * along + c["shift_u"],
         size * rate,
         size * rate,
+        torch.ones_like(hit),
     )
     mix = torch.where(hit & ~surface.on_back, c["mix"], 0)
     tone = torch.where(surface.on_back, c["back_tone"], torch.where(surface.in_niche, 0.8, 1.0))

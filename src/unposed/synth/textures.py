@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
@@ -83,22 +83,24 @@ def sample(
     v: Float[Tensor, "*pixels"],
     footprint_u: Float[Tensor, "*pixels"],
     footprint_v: Float[Tensor, "*pixels"],
+    mirror: Bool[Tensor, "*pixels"],
 ) -> Float[Tensor, "*pixels 3"]:
     """Colours in [0, 1] at texture coordinates (one unit = one repeat), bilinear in the mip level of the footprint.
 
-    ``footprint_*`` is the size of a pixel in texture coordinates. Williams, Pyramidal parametrics, 1983.
+    ``footprint_*`` is the size of a pixel in texture coordinates; where ``mirror``, every other repeat is
+    mirrored. Williams, Pyramidal parametrics, 1983.
     """
     start, width, height = textures.table.index_select(0, index.reshape(-1)).view(*index.shape, 3).unbind(-1)
     texels_per_pixel = torch.maximum(footprint_u * width, footprint_v * height).clamp(1, 4096)
     level = torch.minimum((texels_per_pixel.log2() + 0.35).to(torch.int32), _log2(torch.minimum(width, height)))
     w, h = width >> level, height >> level
     start = start + torch.div(4 * (width * height - w * h), 3, rounding_mode="trunc").to(torch.int32)
-    x, y = (u - u.floor()) * w - 0.5, (v - v.floor()) * h - 0.5
+    x, y = _fold(u, mirror) * w - 0.5, _fold(v, mirror) * h - 0.5
     x0, y0 = x.floor(), y.floor()
     fx, fy = (x - x0)[..., None], (y - y0)[..., None]
     left, top = x0.to(torch.int32), y0.to(torch.int32)
-    right, left = (left + 1) & (w - 1), left & (w - 1)
-    bottom, top = start + ((top + 1) & (h - 1)) * w, start + (top & (h - 1)) * w
+    left, right = _neighbours(left, w, mirror)
+    top, bottom = (start + row * w for row in _neighbours(top, h, mirror))
 
     def texel(address: Tensor) -> Tensor:
         return textures.texels.index_select(0, address.reshape(-1)).view(*address.shape, 3).to(torch.float32)
@@ -106,6 +108,19 @@ def sample(
     upper = torch.lerp(texel(top + left), texel(top + right), fx)
     lower = torch.lerp(texel(bottom + left), texel(bottom + right), fx)
     return torch.lerp(upper, lower, fy) / 255
+
+
+def _fold(coordinate: Tensor, mirror: Tensor) -> Tensor:
+    """Texture coordinate brought to [0, 1]: repeated, or there and back."""
+    there_and_back = 1 - (1 - (coordinate - 2 * (coordinate / 2).floor())).abs()
+    return torch.where(mirror, there_and_back, coordinate - coordinate.floor())
+
+
+def _neighbours(first: Tensor, size: Tensor, mirror: Tensor) -> tuple[Tensor, Tensor]:
+    """A texel's number and the next one's: at the border the opposite side follows, or, mirrored, the same texel."""
+    last = size - 1
+    low = torch.where(mirror, first.clamp(min=0), first & last)
+    return low, torch.where(mirror, torch.minimum(first + 1, last), (first + 1) & last)
 
 
 def procedural_tiles(count: int, seed: int) -> list[np.ndarray]:
