@@ -10,6 +10,7 @@ from unposed.train.losses import (
     masked_mean,
     optimal_scaling,
 )
+from unposed.train.metric_losses import MetricRegression
 
 MODES = ["avg_dis", "avg_log1p", "avg_warp-log1p", "median_dis", "sqrt_dis"]
 
@@ -108,3 +109,24 @@ def test_truth_moves_to_camera_1_and_drops_what_is_far():
     assert truth.points[0][0, 0, 0].tolist() == [0, 0, 8]
     assert not truth.valid[0].any()
     assert truth.valid[1].all()
+
+
+def test_confidence_falls_in_the_sky():
+    points, truth = pair()
+    sky = tuple(~v for v in truth.valid)
+    raw = [torch.zeros(p.shape[:3], requires_grad=True) for p in points]
+    output = PairOutput(points, tuple(1 + r.exp() for r in raw))
+    total = ConfidenceWeighted(MetricRegression())(output, PairTruth(truth.points, truth.valid, sky=sky)).total
+    for gradient, above in zip(torch.autograd.grad(total, raw), sky, strict=True):
+        assert (gradient[above] > 0).all()
+        assert (gradient[~above] < 0).all()
+
+
+def test_a_metric_pair_keeps_its_scale():
+    points, truth = pair()
+    metric = PairTruth(truth.points, truth.valid, metric=torch.tensor([True, False]))
+    doubled = PairOutput(tuple(2 * p for p in points))
+    distances, counted = MetricRegression().distances(doubled, metric)
+    assert distances[0][0][counted[0][0]].min() > 0.1
+    assert distances[0][1][counted[0][1]].max() < 1e-5
+    assert MetricRegression(max_metric_scale=1.0)(doubled, metric).total < 1e-4

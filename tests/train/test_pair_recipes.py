@@ -94,7 +94,7 @@ def test_gradient_steps_lower_the_loss_on_a_batch(small):
         optimiser.step()
         totals.append(losses["total"].item())
     assert totals[-1] < 0.7 * totals[0]
-    assert {"points_1", "confidence_2", "matching"} <= set(losses)
+    assert {"metric_points_1", "confidence_2", "matching"} <= set(losses)
 
 
 def test_validation_gives_full_marks_to_the_truth_and_none_to_chance(batch):

@@ -73,6 +73,7 @@ def pairs_of_views(
         scene * count + j,
         n,
         generator,
+        unknown_is_sky=True,
     )
 
 
@@ -85,12 +86,14 @@ def pair_batch(
     second: Int[Tensor, "pairs"],
     n: int,
     generator: torch.Generator,
+    unknown_is_sky: bool = False,
 ) -> Batch:
     """What the loss of a pair network needs, for the pairs (first, second) of posed views.
 
     ``points_k`` of both views in camera 1, ``valid_k``, ``intrinsics_k``, ``camera_1_from_2``, ``n`` correspondences
     ``pixels_1``, ``pixels_2``, ``matched``; and ``view_k``, the rows of ``views`` (in [-1, 1]) that are the images:
-    a view is in several pairs and needs encoding once.
+    a view is in several pairs and needs encoding once. ``sky_k`` are the pixels without depth if those are sky, else
+    none.
     """
     depth_1, depth_2, k_1, k_2 = depth[first], depth[second], intrinsics[first], intrinsics[second]
     camera_1_from_2 = invert_rigid(world_from_camera[first]) @ world_from_camera[second]
@@ -101,6 +104,8 @@ def pair_batch(
         "points_2": transform_points(camera_1_from_2, pointmap_from_depth(depth_2, k_2)),
         "valid_1": depth_1 > 0,
         "valid_2": depth_2 > 0,
+        "sky_1": (depth_1 <= 0) & unknown_is_sky,
+        "sky_2": (depth_2 <= 0) & unknown_is_sky,
         "intrinsics_1": k_1,
         "intrinsics_2": k_2,
         "camera_1_from_2": camera_1_from_2,

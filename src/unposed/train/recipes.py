@@ -14,6 +14,7 @@ from unposed.models.dust3r import Dust3r, Dust3rConfig
 from unposed.models.mini import SYSTEM, Mini, MiniConfig
 from unposed.train.losses import ConfidenceWeighted, PairLoss, PairOutput, PairTruth
 from unposed.train.matching import Matching
+from unposed.train.metric_losses import MetricRegression
 from unposed.train.pairs import correspondences_of, images_of
 from unposed.train.posed import PosedPairs
 from unposed.train.recipe import Batch, Optimisation
@@ -69,7 +70,11 @@ class PairRecipe:
         maps_1, maps_2 = self.forward(model, batch)
         with torch.autocast(batch["views"].device.type, enabled=False):
             maps_1, maps_2 = ({name: m.float() for name, m in maps.items()} for maps in (maps_1, maps_2))
-            truth = PairTruth((batch["points_1"], batch["points_2"]), (batch["valid_1"], batch["valid_2"]))
+            truth = PairTruth(
+                (batch["points_1"], batch["points_2"]),
+                (batch["valid_1"], batch["valid_2"]),
+                sky=(batch["sky_1"], batch["sky_2"]),
+            )
             confidence = (maps_1["confidence"], maps_2["confidence"])
             points = self.regression(PairOutput((maps_1["points"], maps_2["points"]), confidence), truth)
             total, parts = points.total, points.parts
@@ -153,6 +158,7 @@ def mini_recipe(
         _source(textures, side, scenes, photos),
         {"system": SYSTEM, "config": asdict(config)},
         every_view_once,
+        regression=ConfidenceWeighted(MetricRegression()),  # teaches low confidence in the sky
     )
 
 
