@@ -220,7 +220,7 @@ class Scene:
         ========================== =====================================================================
         ``x.ply``                  point cloud with colour and confidence
         ``x.glb``                  points (or a surface: ``mesh``) and camera frusta with their photos
-        folder ``...colmap``       ``sparse/0`` and ``images``: bundle adjustment, splatting trainers
+        folder ``...colmap``       the model as text; ``sparse/0`` (binary), ``images``: splatting trainers
         ``transforms.json``        nerfstudio, with a point cloud beside it
         folder ``...depth``        16-bit PNG and NPZ of every depth map, at the original photos' sizes
         ``x.png``                  a picture of points and cameras
@@ -279,7 +279,7 @@ class Scene:
             write_glb(path, self.points(threshold, _MAX_GLB_POINTS), cameras, images)
 
     def _export_colmap(self, path: Path, min_confidence: float | None) -> None:
-        from unposed.io.colmap import write_colmap
+        from unposed.io.colmap import write_colmap, write_colmap_text
 
         placed = place_photos(path / "images", self._views, self._cameras)
         points: Tracks | PointCloud = self.sparse_points(min_confidence)
@@ -287,7 +287,9 @@ class Scene:
             maps = torch.stack([photo.file_from_original for photo in placed])[self.tracks.view]
             pixel = (maps[:, :2, :2] @ self.tracks.pixel.double()[..., None])[..., 0] + maps[:, :2, 2]
             points = replace(self.tracks, pixel=pixel.float())
-        write_colmap(path / "sparse" / "0", {photo.name: photo.camera for photo in placed}, points)
+        cameras = {photo.name: photo.camera for photo in placed}
+        write_colmap(path / "sparse" / "0", cameras, points)
+        write_colmap_text(path, cameras, points)
 
     def _export_depth(self, path: Path) -> None:
         stems = [str(PurePosixPath(view.name).with_suffix("")) for view in self._views]

@@ -7,6 +7,7 @@ from PIL import Image
 from tests.tasks.perfect import PerfectModel, rendered, true_cameras, write_photos
 from unposed.errors import UserError
 from unposed.evaluation.photo_sets import score_cameras
+from unposed.io.colmap import read_colmap
 from unposed.scene import Scene
 from unposed.synth import RenderedViews
 from unposed.tasks.outputs import summary, write_outputs
@@ -111,9 +112,10 @@ def test_every_output_is_written_and_the_cache_is_gone(photos: Path, truth: Rend
     (photos / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing")
     scene = reconstruct(photos, model=PerfectModel(truth), out=out)
     write_outputs(scene, out)
-    for name in ("scene.json", "maps.safetensors", "scene.ply", "scene.glb", "transforms.json"):
+    for name in ("scene.json", "maps.safetensors", "scene.ply", "scene.glb", "transforms.json", "preview.png"):
         assert (out / name).stat().st_size > 0
-    assert (out / "colmap").is_dir()
+    assert set(read_colmap(out / "colmap").cameras) == set(scene.cameras)
+    assert (out / "colmap" / "cameras.txt").is_file()
     assert not (out / "pairs").exists()
     facts = summary(scene, out)
     assert facts["registered"] == 5

@@ -4,6 +4,8 @@ COLMAP's pixel (0, 0) is the corner of the top-left pixel, ours its centre: half
 Its poses are ``camera_from_world``, like ours with x right, y down, z forward.
 """
 
+import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +20,7 @@ import pycolmap
 
 from unposed.errors import UserError
 from unposed.geometry.transforms import invert_rigid, rigid
-from unposed.io.atomic import atomic_directory, restore_directory
+from unposed.io.atomic import atomic_directory, atomic_write, restore_directory
 from unposed.io.colmap_check import check_binary_model
 from unposed.views import Camera, PointCloud, Tracks
 
@@ -166,6 +168,22 @@ def write_colmap(
             reconstruction.write_text(folder)
         else:
             reconstruction.write_binary(folder)
+
+
+def write_colmap_text(directory: str | Path, cameras: Mapping[str, Camera], tracks: Tracks | PointCloud | None) -> None:
+    """Write the text files of a model into a folder that may hold other things too, each file as a whole.
+
+    Arguments as for :func:`reconstruction_from_cameras`.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    directory = Path(directory)
+    with tempfile.TemporaryDirectory() as folder:
+        reconstruction_from_cameras(cameras, tracks).write_text(folder)
+        for file in sorted(Path(folder).iterdir()):
+            with atomic_write(directory / file.name) as temporary:
+                shutil.copyfile(file, temporary)
 
 
 class ColmapModel(NamedTuple):

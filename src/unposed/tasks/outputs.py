@@ -3,10 +3,6 @@
 import shutil
 from pathlib import Path
 
-from PIL import Image
-
-from unposed.io.atomic import atomic_write
-from unposed.io.preview import render_preview
 from unposed.scene import Scene
 
 
@@ -21,11 +17,8 @@ def write_outputs(scene: Scene, out: Path) -> None:
     """
     scene.save(out)
     for part, folder in [(scene, out), *((s, out / f"component_{k}") for k, s in enumerate(scene.others, start=2))]:
-        for name in ("scene.ply", "scene.glb", "colmap", "transforms.json"):
+        for name in ("scene.ply", "scene.glb", "colmap", "transforms.json", "preview.png"):
             part.export(folder / name)
-        with atomic_write(folder / "preview.png") as temporary:
-            picture = render_preview(part.points(max_points=1_000_000), list(part.cameras.values()))
-            Image.fromarray(picture.numpy()).save(temporary)
     shutil.rmtree(out / "pairs", ignore_errors=True)
 
 
