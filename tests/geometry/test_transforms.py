@@ -69,3 +69,13 @@ def test_camera_similarity_moves_one_set_onto_the_other(world: Tensor, seed: int
     found = move_camera(*fit_camera_similarity(source, target), source)
     # Two cameras on a line hold the turn about it by the hundredth-long axes alone.
     torch.testing.assert_close(found[:, :3, 3], target[:, :3, 3], atol=0.02 * scale, rtol=0.02)
+
+
+@given(poses(), rotations())
+def test_cameras_in_one_place_give_a_rotation(pose: Tensor, turn: Tensor) -> None:
+    source = torch.stack([pose, pose])
+    source[1, :3, :3] = turn @ source[1, :3, :3]
+    scale, rotation, translation = fit_camera_similarity(source, source)
+    torch.testing.assert_close(float(scale), 1.0)
+    moved = move_camera(scale, rotation, translation, source)
+    torch.testing.assert_close(moved[:, :3, 3], source[:, :3, 3], atol=1e-6, rtol=0)

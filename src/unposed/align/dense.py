@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unposed.align.depth import full_depth, objective_at
+from unposed.align.depth import full_depth
 from unposed.align.graph import connected_components
 from unposed.align.initialise import Start, initial_focals, initialise, pair_poses
 from unposed.align.objective import BASE_SCALE
@@ -163,7 +163,7 @@ class _Solver:
     def _two_views(
         self, members: list[int], samples: Samples, intrinsics: Float[Tensor, "2 3 3"], known: Mapping[int, Tensor]
     ) -> list[Alignment]:
-        """Closed form, in the units of the surer pair."""
+        """Cameras in closed form, in the units of the surer pair; depths from both."""
         pairs = [(members[i], members[j]) for i, j in samples.pairs.tolist()]
         sides = {pair: sides_of(self.predictions[pair]) for pair in pairs}
         forward, backward = sides.get((members[0], members[1])), sides.get((members[1], members[0]))
@@ -171,20 +171,16 @@ class _Solver:
         if two is None:
             return self.single(members[0]) + self.single(members[1])
         row, pose = next(iter(known.items()), (0, torch.eye(4)))
-        depth = [values.clamp(min=LEAST_DEPTH) for values in two.depth]
-        moved = _rebase(Solution(two.world_from_camera, intrinsics, torch.zeros(0, 4, 4)), row, pose)
+        cameras = _rebase(
+            Solution(two.world_from_camera, intrinsics, torch.zeros(0, 4, 4)), row, pose
+        ).world_from_camera
         points = [
-            transform_points(camera, pointmap_from_depth(values, k))
-            for camera, values, k in zip(moved.world_from_camera, depth, intrinsics, strict=True)
+            transform_points(camera, pointmap_from_depth(depth, k))
+            for camera, depth, k in zip(cameras, two.depth, intrinsics, strict=True)
         ]
         frames = [fit_frame(sides[pair], [points[members.index(view)] for view in pair]) for pair in pairs]
-        solution = Solution(moved.world_from_camera, intrinsics, torch.stack(frames))
-        objective = objective_at(depth, members, pairs, self.predictions, solution)
-        scale = BASE_SCALE / float(solution.pair_scale.log().mean().exp())
-        confidence = [
-            torch.stack([sides[pair][pair.index(view)].confidence for pair in pairs]).amax(0) for view in members
-        ]
-        return [Alignment(members, moved.world_from_camera, intrinsics, depth, confidence, scale * objective)]
+        solution = Solution(cameras, intrinsics, torch.stack(frames))
+        return [self._with_depth(members, samples, solution, known)]
 
     def _initial_intrinsics(
         self, members: list[int], samples: Samples, known: Mapping[int, Tensor]

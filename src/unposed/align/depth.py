@@ -91,26 +91,6 @@ def full_depth(
     return DepthMaps(depths, confidences, distance[0] / area[0] + distance[1] / area[1])
 
 
-def objective_at(
-    depth: Sequence[Float[Tensor, "height width"]],
-    members: Sequence[int],
-    pairs: Sequence[Pair],
-    predictions: Mapping[Pair, PairPrediction],
-    solution: Solution,
-) -> float:
-    """DUSt3R's objective over all pixels for given depth maps, at the solution's scale."""
-    distance, area = [0.0, 0.0], [0, 0]
-    for row, view in enumerate(members):
-        rays = _rays(solution.intrinsics[row], (depth[row].shape[0], depth[row].shape[1]))
-        from_world = invert_rigid(solution.world_from_camera[row])
-        for pair, frame in zip(pairs, solution.world_from_pair, strict=True):
-            if view in pair:
-                one = _observe(predictions[pair], pair.index(view), from_world @ frame, rays)
-                distance[one.side] += one.distance(depth[row].flatten(), rays.norm(dim=-1))
-                area[one.side] += len(rays)
-    return distance[0] / area[0] + distance[1] / area[1]
-
-
 def _observe(
     prediction: PairPrediction, side: int, camera_from_pair: Float[Tensor, "4 4"], rays: Float[Tensor, "pixels 3"]
 ) -> _Observation:

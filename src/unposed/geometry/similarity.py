@@ -13,7 +13,8 @@ def fit_camera_similarity(
     """Scale, rotation, translation that best move the ``world_from_camera`` of ``source`` onto those of ``target``.
 
     Least squares over the camera centres and, so that two or collinear cameras suffice, over points a little ahead on
-    the optical axes (a hundredth of the median distance between centres; DUSt3R's reference does the same).
+    the optical axes (a hundredth of the median distance between centres; DUSt3R's reference does the same). Cameras
+    that all stand in one place give a rotation and a translation, and scale 1.
     """
     return fit_similarity(_centres_and_axes(source), _centres_and_axes(target))
 
@@ -21,6 +22,7 @@ def fit_camera_similarity(
 def _centres_and_axes(poses: Float[Tensor, "cameras 4 4"]) -> Float[Tensor, "points 3"]:
     centres = poses[:, :3, 3]
     step = torch.pdist(centres).median() / 100
+    step = torch.where(step > 0, step, torch.ones_like(step))
     return torch.cat([centres, centres + step * poses[:, :3, 2]])
 
 
