@@ -165,3 +165,11 @@ def test_a_tour_has_one_camera_and_neighbours_that_share_most() -> None:
     turn = torch.rad2deg(torch.acos((forward[1:] * forward[:-1]).sum(-1)))
     assert (turn > 3).all()
     assert (turn < 30).all()
+
+
+def test_rendering_stays_on_one_device_and_never_waits_for_it() -> None:
+    """The meta device refuses both mixed devices and reading a value back, as a GPU in the hot path should."""
+    views = render_scenes(0, 9, 2, 24, 32, textures=procedural_textures().to("meta"), device="meta", moving=True)
+    assert views.images.shape == (9, 2, 3, 24, 32)
+    assert views.images.device.type == "meta"
+    assert covisibility(views, 0, 1).device.type == "meta"
