@@ -97,6 +97,13 @@ def test_gradient_steps_lower_the_loss_on_a_batch(small):
     assert {"metric_points_1", "confidence_2", "matching"} <= set(losses)
 
 
+def test_the_loss_is_one_graph_for_the_compiler(small):
+    model, batch = small.build(), small.batch(0, 0.0, CPU)
+    traced = torch.compile(lambda b: small.loss(model, b), backend="eager", fullgraph=True)(batch)
+    plain = small.loss(model, batch)
+    assert traced["total"].item() == pytest.approx(plain["total"].item(), rel=1e-5)
+
+
 def test_validation_gives_full_marks_to_the_truth_and_none_to_chance(batch):
     marks = evaluate_pairs(perfect(batch), batch)
     assert marks["point_error"] < 1e-4

@@ -5,7 +5,7 @@ Sources: DUSt3R (CVPR 2024), section 3.2, equations 2 to 4, and the variants of 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import ClassVar, Literal, NamedTuple, Protocol
 
 import torch
 from jaxtyping import Bool, Float
@@ -152,6 +152,7 @@ class Regression:
     """Subtract the median z of both views from the prediction and from the truth."""
     scale_invariant: bool = False
     """Divide by the median distance to the coordinate-wise median point."""
+    _stem: ClassVar[str] = "points"
 
     def distances(self, output: PairOutput, truth: PairTruth) -> tuple[Maps, Maps]:
         """Per-pixel distance of both views after normalisation, and the pixels that count."""
@@ -180,7 +181,7 @@ class Regression:
 
     @property
     def _name(self) -> str:
-        return "points" + "_shift" * self.shift_invariant + "_scale" * self.scale_invariant
+        return self._stem + "_shift" * self.shift_invariant + "_scale" * self.scale_invariant
 
     def normalised(
         self, output: PairOutput, truth: PairTruth

@@ -1,7 +1,7 @@
 """MASt3R's metric-aware regression: pairs whose truth is in metres are not normalised by themselves (section 3.2)."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -20,6 +20,7 @@ class MetricRegression(Regression):
     """Shorten points to length log(1 + |p|): both sides after normalisation, or the truth before it."""
     sky_distance: float = 2.0
     """Distance that a sky pixel without a point is said to be off, so that its confidence falls; 0 ignores the sky."""
+    _stem: ClassVar[str] = "metric_points"
 
     def distances(self, output: PairOutput, truth: PairTruth) -> tuple[Maps, Maps]:
         """Per-pixel distances and the pixels that count: those with a point, and the sky."""
@@ -60,7 +61,3 @@ class MetricRegression(Regression):
             torch.where(v, p.norm(dim=-1), 0.0).flatten(1).amax(1) for p, v in zip(points, truth.valid, strict=True)
         ]
         return truth.metric & (torch.maximum(*farthest) < self.max_metric_scale)
-
-    @property
-    def _name(self) -> str:
-        return "metric_" + super()._name
