@@ -16,7 +16,7 @@ from torch import Tensor
 from unposed.align.depth import full_depth
 from unposed.align.graph import connected_components
 from unposed.align.initialise import Start, initial_focals, initialise, pair_poses
-from unposed.align.objective import BASE_SCALE
+from unposed.align.objective import PUBLISHED
 from unposed.align.sampling import (
     Progress,
     Samples,
@@ -212,7 +212,7 @@ class _Solver:
     ) -> Alignment:
         pairs = [(members[i], members[j]) for i, j in samples.pairs.tolist()]
         maps = full_depth(members, pairs, samples.score, self.predictions, solution, self.progress)
-        scale = 1.0 if len(known) > 1 else BASE_SCALE / float(solution.pair_scale.log().mean().exp())
+        scale = 1.0 if len(known) > 1 else PUBLISHED.base_scale / float(solution.pair_scale.log().mean().exp())
         pose = solution.world_from_camera.clone()
         for row, exact in known.items():
             pose[row] = exact

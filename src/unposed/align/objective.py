@@ -5,6 +5,7 @@ faster; this module and ``align.spanning_tree``, the published start, are its ya
 reference's numbers.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -20,15 +21,37 @@ from unposed.geometry.transforms import rigid
 Distance = Literal["l1", "l2"]
 ConfidenceTransform = Literal["log", "sqrt", "m1", "id"]
 Normaliser = Literal["total", "per_edge"]
+Schedule = Literal["cosine", "linear"]
 
-BASE_SCALE = 0.5
-"""Geometric mean of the pairwise scales, which fixes the scale of the world."""
-FOCAL_BREAK = 20.0
-"""The raw focal parameter is this times the log of the focal."""
 PRINCIPAL_POINT_UNIT = 10.0
 """Pixels by which one unit of the raw parameter moves the principal point."""
-LEARNING_RATE = 0.01
-LEAST_LEARNING_RATE = 1e-6
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Constants of the published alignment."""
+
+    base_scale: float = 0.5
+    """Geometric mean of the pairwise scales, which fixes the scale of the world."""
+    focal_break: float = 20.0
+    """The raw focal parameter is this times the log of the focal."""
+    certain_confidence: float = 3.0
+    """Pixels with a larger confidence take part in PnP."""
+    pnp_iterations: int = 10
+    learning_rate: float = 0.01
+    least_learning_rate: float = 1e-6
+    adam_betas: tuple[float, float] = (0.9, 0.9)
+    adam_epsilon: float = 1e-8
+
+    def rate(self, step: int, steps: int, schedule: Schedule) -> float:
+        """Learning rate of ``step`` (from 0) of ``steps``."""
+        span = self.learning_rate - self.least_learning_rate
+        if schedule == "cosine":
+            return self.least_learning_rate + span * (1 + math.cos(math.pi * step / steps)) / 2
+        return self.learning_rate - span * step / steps
+
+
+PUBLISHED = Recipe()
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,13 +118,14 @@ class Parameters:
     """``world_from_camera``: quaternion xyzw, signed log1p of the translation."""
     log_depth: Float[Tensor, "photos pixels"]
     log_focal: Float[Tensor, "photos axes"]
-    """``FOCAL_BREAK * ln(focal)``: one column, or one each for x and y."""
+    """``focal_break * ln(focal)``: one column, or one each for x and y."""
     principal_offset: Float[Tensor, "photos 2"]
     """Principal point relative to ``principal_point``, in units of 10 pixels."""
     principal_point: Float[Tensor, "photos 2"]
     """Constant, pixels: (width / 2, height / 2) in the reference."""
     normalise_scale: bool = True
-    """Hold the geometric mean of the pairwise scales at ``BASE_SCALE``; off when all cameras are given."""
+    """Hold the geometric mean of the pairwise scales at the recipe's; off when all cameras are given."""
+    recipe: Recipe = PUBLISHED
 
     @staticmethod
     def encode(
@@ -111,6 +135,7 @@ class Parameters:
         focal: Float[Tensor, "photos"],
         principal_point: Float[Tensor, "photos 2"],
         normalise_scale: bool = True,
+        recipe: Recipe = PUBLISHED,
     ) -> "Parameters":
         """From scaled pairwise transforms (``world_from_pair``), rigid poses, depths and focals."""
         scale = torch.linalg.det(pairwise[:, :3, :3]).pow(1 / 3)
@@ -120,17 +145,18 @@ class Parameters:
             torch.cat([turn, _signed_log1p(pairwise[:, :3, 3] / scale[:, None]), scale.log()[:, None]], 1),
             torch.cat([_xyzw(poses[:, :3, :3]), _signed_log1p(poses[:, :3, 3])], 1),
             log_depth,
-            FOCAL_BREAK * focal.log()[:, None],
+            recipe.focal_break * focal.log()[:, None],
             torch.zeros_like(principal_point),
             principal_point,
             normalise_scale,
+            recipe,
         )
 
     def pairwise_scale(self) -> Float[Tensor, "edges"]:
         """Scale of every pair's frame in the world."""
         log_scale = self.pairwise[:, 7]
         if self.normalise_scale:
-            log_scale = log_scale - log_scale.mean() + torch.tensor(BASE_SCALE).log()
+            log_scale = log_scale - log_scale.mean() + math.log(self.recipe.base_scale)
         return log_scale.exp()
 
     def world_from_pair(self) -> Float[Tensor, "edges 4 4"]:
@@ -145,7 +171,7 @@ class Parameters:
 
     def focals(self) -> Float[Tensor, "photos axes"]:
         """Focals in pixels."""
-        return (self.log_focal / FOCAL_BREAK).exp()
+        return (self.log_focal / self.recipe.focal_break).exp()
 
     def principal_points(self) -> Float[Tensor, "photos 2"]:
         """Principal points in pixels."""
@@ -165,6 +191,7 @@ class Parameters:
             self.principal_offset.detach().clone(),
             self.principal_point,
             self.normalise_scale,
+            self.recipe,
         )
 
 
@@ -214,20 +241,11 @@ def transform_confidence(confidence: Tensor, transform: ConfidenceTransform) -> 
     return torch.where(confidence > 0, weight, torch.zeros_like(weight))
 
 
-def learning_rate(step: int, steps: int, schedule: Literal["cosine", "linear"]) -> float:
-    """Rate used for ``step`` (from 0) of ``steps``."""
-    t = torch.tensor(step / steps, dtype=torch.float64)
-    span = LEARNING_RATE - LEAST_LEARNING_RATE
-    if schedule == "cosine":
-        return float(LEAST_LEARNING_RATE + span * (1 + torch.cos(torch.pi * t)) / 2)
-    return float(LEARNING_RATE - span * t)
-
-
 def minimise_with_adam(
     objective: Objective,
     parameters: Parameters,
     steps: int = 300,
-    schedule: Literal["cosine", "linear"] = "cosine",
+    schedule: Schedule = "cosine",
     free: Sequence[str] = ("pairwise", "poses", "log_depth", "log_focal"),
 ) -> Iterator[float]:
     """Run the published recipe on ``parameters`` in place; yields the objective before every step.
@@ -235,9 +253,10 @@ def minimise_with_adam(
     ``free`` names the parameters that move.
     """
     leaves = [getattr(parameters, name).requires_grad_() for name in free]
-    optimiser = torch.optim.Adam(leaves, lr=LEARNING_RATE, betas=(0.9, 0.9), eps=1e-8)
+    recipe = parameters.recipe
+    optimiser = torch.optim.Adam(leaves, recipe.learning_rate, recipe.adam_betas, recipe.adam_epsilon)
     for step in range(steps):
-        optimiser.param_groups[0]["lr"] = learning_rate(step, steps, schedule)
+        optimiser.param_groups[0]["lr"] = recipe.rate(step, steps, schedule)
         optimiser.zero_grad()
         loss = objective(parameters)
         loss.backward()

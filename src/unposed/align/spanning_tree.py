@@ -7,16 +7,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from unposed.align.initialise import maximum_spanning_tree
-from unposed.align.objective import BASE_SCALE, PairData, Parameters
+from unposed.align.objective import PUBLISHED, PairData, Parameters, Recipe
 from unposed.geometry.cameras import intrinsics_matrix, pixel_grid
 from unposed.geometry.focal import focal_from_pointmap
 from unposed.geometry.pnp import solve_pnp
 from unposed.geometry.similarity import fit_camera_similarity
 from unposed.geometry.transforms import fit_similarity, invert_rigid, rigid, transform_points
-
-CERTAIN = 3.0
-"""Pixels with a larger confidence take part in PnP."""
-_PNP_ITERATIONS = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +27,10 @@ class TreeStart:
 
 
 def start_from_tree(
-    data: PairData, principal_point: Float[Tensor, "photos 2"], focals: Float[Tensor, "photos"] | None = None
+    data: PairData,
+    principal_point: Float[Tensor, "photos 2"],
+    focals: Float[Tensor, "photos"] | None = None,
+    recipe: Recipe = PUBLISHED,
 ) -> TreeStart:
     """Chain the pointmaps along the tree by closed-form similarities; PnP for photos that anchor no tree pair.
 
@@ -63,26 +62,28 @@ def start_from_tree(
         placed |= {i, j}
         used.append(row)
         found.setdefault(i, _focal_of(data, row, principal_point))
-    certain = data.photo_confidence() > CERTAIN
+    certain = data.photo_confidence() > recipe.certain_confidence
     for photo in range(photos):
         found.setdefault(photo, _focal_of(data, _best_row(data, scores, photo), principal_point))
         if photo not in poses:
             k = intrinsics_matrix(found[photo], principal_point[photo])
-            poses[photo] = _pose_of(data.sizes[photo], points[photo], certain[photo], k)
+            poses[photo] = _pose_of(data.sizes[photo], points[photo], certain[photo], k, recipe.pnp_iterations)
     in_order = range(photos)
     return TreeStart(used, points, torch.stack([poses[p] for p in in_order]), torch.stack([found[p] for p in in_order]))
 
 
-def parameters_from_tree(data: PairData, start: TreeStart, principal_point: Float[Tensor, "photos 2"]) -> Parameters:
+def parameters_from_tree(
+    data: PairData, start: TreeStart, principal_point: Float[Tensor, "photos 2"], recipe: Recipe = PUBLISHED
+) -> Parameters:
     """Raw parameters of the start, with the world scaled to the published convention."""
     first = data.edges[:, 0]
     pairwise = _similarity(data.points_i, start.points[first], data.confidence_i)
     scale = torch.linalg.det(pairwise[:, :3, :3]).pow(1 / 3)
-    factor = BASE_SCALE / scale.log().mean().exp()
+    factor = recipe.base_scale / scale.log().mean().exp()
     poses = start.world_from_camera.clone()
     poses[:, :3, 3] *= factor
     depth = transform_points(invert_rigid(poses), start.points * factor)[..., 2]
-    return Parameters.encode(pairwise, poses, depth, start.focals, principal_point)
+    return Parameters.encode(pairwise, poses, depth, start.focals, principal_point, recipe=recipe)
 
 
 def parameters_from_known_cameras(
@@ -90,21 +91,26 @@ def parameters_from_known_cameras(
     world_from_camera: Float[Tensor, "photos 4 4"],
     focals: Float[Tensor, "photos"],
     principal_point: Float[Tensor, "photos 2"],
+    recipe: Recipe = PUBLISHED,
 ) -> Parameters:
     """Raw parameters when every camera is given: each pair fitted to its two cameras, depths of the best pairs."""
-    certain = data.photo_confidence() > CERTAIN
+    certain = data.photo_confidence() > recipe.certain_confidence
     scores = data.edge_scores()
     frames = []
     for row, (i, j) in enumerate(data.edges.tolist()):
         k = intrinsics_matrix(focals[j], principal_point[j])
-        pair = torch.stack([torch.eye(4), _pose_of(data.sizes[j], data.points_j[row], certain[j], k)])
+        pair = torch.stack(
+            [torch.eye(4), _pose_of(data.sizes[j], data.points_j[row], certain[j], k, recipe.pnp_iterations)]
+        )
         scale, rotation, translation = fit_camera_similarity(pair, world_from_camera[[i, j]])
         frames.append(rigid(scale * rotation, translation))
     pairwise = torch.stack(frames)
     scale = torch.linalg.det(pairwise[:, :3, :3]).pow(1 / 3)
     best = [_best_row(data, scores, photo) for photo in range(len(data.sizes))]
     depth = data.points_i[best, :, 2] * scale[best, None]
-    return Parameters.encode(pairwise, world_from_camera, depth, focals, principal_point, normalise_scale=False)
+    return Parameters.encode(
+        pairwise, world_from_camera, depth, focals, principal_point, normalise_scale=False, recipe=recipe
+    )
 
 
 def _similarity(source: Tensor, target: Tensor, weights: Tensor) -> Tensor:
@@ -130,9 +136,13 @@ def _focal_of(data: PairData, row: int, principal_point: Float[Tensor, "photos 2
 
 
 def _pose_of(
-    size: tuple[int, int], points: Float[Tensor, "pixels 3"], chosen: Bool[Tensor, "pixels"], k: Float[Tensor, "3 3"]
+    size: tuple[int, int],
+    points: Float[Tensor, "pixels 3"],
+    chosen: Bool[Tensor, "pixels"],
+    k: Float[Tensor, "3 3"],
+    iterations: int,
 ) -> Float[Tensor, "4 4"]:
     pixels = pixel_grid(*size).reshape(-1, 2)
     rows = chosen[: len(pixels)].nonzero()[:, 0]
-    found = solve_pnp(pixels[rows], points[rows], k, max_iterations=_PNP_ITERATIONS, method="opencv")
+    found = solve_pnp(pixels[rows], points[rows], k, max_iterations=iterations, method="opencv")
     return torch.eye(4) if found is None else found.world_from_camera

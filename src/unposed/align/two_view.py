@@ -14,7 +14,7 @@ from unposed.geometry.transforms import fit_similarity, invert_rigid, rigid, tra
 CERTAIN = 3.0
 """Pixels with a larger confidence take part in PnP; all where fewer than ``_LEAST_CERTAIN`` have it."""
 _LEAST_CERTAIN = 12
-_PNP_ITERATIONS = 100
+PNP_ITERATIONS = 100
 
 Sides = tuple[Side, Side]
 """Maps of the first and of the second view of a pair, in the camera of the first."""
@@ -30,7 +30,11 @@ class TwoViews:
 
 
 def solve_two_views(
-    forward: Sides | None, backward: Sides | None, intrinsics: Float[Tensor, "2 3 3"]
+    forward: Sides | None,
+    backward: Sides | None,
+    intrinsics: Float[Tensor, "2 3 3"],
+    certain_confidence: float = CERTAIN,
+    pnp_iterations: int = PNP_ITERATIONS,
 ) -> TwoViews | None:
     """Cameras and depths from the surer of the predictions for (view 0, view 1) and for (view 1, view 0).
 
@@ -43,13 +47,11 @@ def solve_two_views(
     assert chosen is not None, "at least one prediction"
     second, moved = 1 - anchor, chosen[1]
     confidence = moved.confidence if other is None else torch.maximum(moved.confidence, other[0].confidence)
-    certain = confidence > CERTAIN
+    certain = confidence > certain_confidence
     if int(certain.sum()) < _LEAST_CERTAIN:
         certain = torch.ones_like(certain)
     pixels = pixel_grid(*certain.shape)[certain]
-    found = solve_pnp(
-        pixels, moved.points[certain], intrinsics[second], max_iterations=_PNP_ITERATIONS, method="opencv"
-    )
+    found = solve_pnp(pixels, moved.points[certain], intrinsics[second], max_iterations=pnp_iterations, method="opencv")
     if found is None:
         return None
     poses, depth = [torch.eye(4)] * 2, [chosen[0].points[..., 2]] * 2
