@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unposed.geometry.cameras import intrinsics_matrix, pixel_grid, pointmap_from_depth
+from unposed.geometry.cameras import intrinsics_matrix, pointmap_from_depth
 from unposed.geometry.rotations import matrix_from_axis_angle
 from unposed.geometry.transforms import invert_rigid, rigid, transform_points
 from unposed.views import Pair, PairPrediction, View
@@ -89,7 +89,7 @@ def _noisy_map(scene: SyntheticScene, view: int, noise: Noise, generator: torch.
     depth = scene.depth[view]
     height, width = depth.shape
     trust = _smooth_field(height, width, generator)
-    wrong = _smooth_field(height, width, generator) > torch.tensor(1 - 2 * noise.outliers).erfinv() * 2**0.5 * 1.0
+    wrong = _smooth_field(height, width, generator) > torch.tensor(1 - 2 * noise.outliers).erfinv() * 2**0.5
     confidence = 1 + (1.5 + trust).exp()
     error = noise.smooth * _smooth_field(height, width, generator) * (-trust / 2).exp()
     error = error + noise.pixel * torch.randn(height, width, generator=generator)
@@ -119,8 +119,3 @@ def _trace(pose: Tensor, intrinsics: Tensor, height: int, width: int) -> Tensor:
         point = pose[:3, 3] + depth[..., None] * rays
         depth = depth + 0.5 * (_surface(point[..., 0], point[..., 1]) - point[..., 2]) / rays[..., 2].clamp(min=0.5)
     return depth.clamp(0.5, 20.0)
-
-
-def pixel_count(scene: SyntheticScene) -> int:
-    """Pixels of all views."""
-    return sum(pixel_grid(*view.size).shape[0] * view.size[1] for view in scene.views)

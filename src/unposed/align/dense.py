@@ -80,8 +80,7 @@ def align(
     and pairs that contradict the others are dropped. Known intrinsics (view pixels) and poses (``world_from_camera``,
     rigid) are kept exactly; any subset of views may have them. ``shared_focal`` holds the focal (view pixels) of all
     other views equal. A view with pairs of its own but no accepted one is a component of one, with the depth of its
-    best pair; a view in no pair is in no component. A pair that names no view, or a map of the wrong size, is a
-    ``UserError``.
+    best pair; a view in no pair is in no component. A pair that names a view there is not is a ``UserError``.
     """
     known_intrinsics, known_poses = dict(known_intrinsics or {}), dict(known_poses or {})
     _check_pairs(views, predictions)
