@@ -25,6 +25,14 @@ MINIMUM_INLIERS = 15
 ROTATION_SHARE = 0.8
 """Two views are called a pure rotation when one rotation explains this share of the epipolar inliers."""
 PLANAR_SHARE = 0.85
+"""The poses of a homography are tried as well when it explains this share of the inliers."""
+NOISE_FLOOR = 0.3
+"""Smallest standard deviation, in pixels, that a match is believed to have."""
+RIVAL_MARGIN = 10.0
+"""A second pose is a rival when it is less than this many units of log-likelihood worse."""
+SIGNIFICANCE = 8.0
+SMALLEST_ANGLE = math.radians(0.5)
+"""Median angle under which the points of a pair must see the two cameras."""
 FOCAL_RANGE = (0.4, 3.0)
 """Focal lengths considered, in units of the long side of the photo."""
 FOCAL_SPREAD = 0.5
@@ -63,9 +71,9 @@ class TwoView:
         return (
             not self.rotation_only
             and not self.ambiguous
-            and self.significance > 10
+            and self.significance > SIGNIFICANCE
             and len(self.points) >= MINIMUM_INLIERS
-            and float(self.angles.median()) > math.radians(1.0)
+            and float(self.angles.median()) > SMALLEST_ANGLE
         )
 
 
@@ -98,7 +106,8 @@ def estimate_two_view(
     rivals = [
         _support(pose, x_i, x_j, focal_i, focal_j, threshold) for pose in _planar_poses(x_i, x_j, best, threshold)
     ]
-    best = max([best, *rivals], key=lambda candidate: candidate.inliers.sum())
+    noise = max(float(np.median(best.error[best.inliers])) * 1.4826, NOISE_FLOOR) if best.inliers.any() else threshold
+    best = min([best, *rivals], key=lambda candidate: _misfit(candidate, noise))
     count = int(best.inliers.sum())
     if count < MINIMUM_INLIERS:
         return None
@@ -115,7 +124,9 @@ def estimate_two_view(
         angles=torch.from_numpy(best.angles[best.inliers]),
         significance=_significance(len(x_i), count, chance),
         rotation_only=bool(np.mean(_rotation_residual(rays_i, rays_j, focal_j) < 1.5 * threshold) > ROTATION_SHARE),
-        ambiguous=any(_differs(best, rival) and rival.inliers.sum() > 0.9 * count for rival in rivals),
+        ambiguous=any(
+            _differs(best, rival) and _misfit(rival, noise) < _misfit(best, noise) + RIVAL_MARGIN for rival in rivals
+        ),
     )
 
 
@@ -127,6 +138,7 @@ class _Support:
     translation: Array
     focal_i: float
     focal_j: float
+    error: Array
     inliers: NDArray[np.bool_]
     points: Array
     angles: Array
@@ -140,7 +152,13 @@ def _support(
     error = _sampson(_fundamental(rotation, translation, focal_i, focal_j), x_i, x_j)
     points, depth_j, angles = _triangulate(_rays(x_i, focal_i), _rays(x_j, focal_j), rotation, translation)
     inliers = (error < threshold) & (points[:, 2] > 0) & (depth_j > 0)
-    return _Support(rotation, translation, focal_i, focal_j, inliers, points, angles)
+    return _Support(rotation, translation, focal_i, focal_j, error, inliers, points, angles)
+
+
+def _misfit(support: _Support, noise: float) -> float:
+    """Negative log-likelihood of the matches: squared errors in units of the noise, bounded at three times it."""
+    error = np.where(support.inliers, support.error / noise, np.inf)
+    return float(0.5 * np.minimum(error * error, 9.0).sum())
 
 
 def _planar_poses(x_i: Array, x_j: Array, best: _Support, threshold: float) -> list[poselib.CameraPose]:
