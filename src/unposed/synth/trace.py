@@ -212,75 +212,128 @@ def blocked(
 
 
 def surface_at(frames: Frames, x: Tensor, y: Tensor, depth: Tensor, winner: Tensor, groups: Groups) -> Surface:
-    """Exact point, normal and face coordinates of the winning primitive, its recesses carved.
-
-    A ray that meets a box face inside an opening goes on to the walls of that recess, a box of its own.
-    """
+    """Exact point, normal and face coordinates of the winning primitive, its recesses carved."""
     slot = winner.clamp(min=0)
     rotation, centre, half, columns = _gather(frames, slot)
     direction = directions(frames.world_from_pixel, x, y)
-    eye = frames.eye[:, :, None, None]
-    offset = tuple(eye[:, i] + depth * direction[i] - centre[i] for i in range(3))
-    local = _turn_back(rotation, offset)
-    ray = _turn_back(rotation, direction)
-    unit = tuple(local[i] / half[i] for i in range(3))
-
-    is_box, is_ball, is_ground = slot < BOXES, (slot >= BOXES) & (slot < BOXES + ELLIPSOIDS), slot == TERRAIN
-    radial = torch.hypot(unit[0], unit[2])
-    on_cap = ~is_box & ~is_ball & ~is_ground & (unit[1].abs() > radial)
-    gradient = (unit[0] / half[0], torch.where(is_ball, unit[1] / half[1], 0), unit[2] / half[2])
+    eye = frames.eye[:, :, None, None].unbind(1)
+    offset = tuple(eye[i] + depth * direction[i] - centre[i] for i in range(3))
+    local, ray = _turn_back(rotation, offset), _turn_back(rotation, direction)
+    relief = None
     if any(start == TERRAIN for start, _ in groups):
-        by_x, by_z = slope(frames.waves[:, None, None], offset[0] + centre[0], offset[2] + centre[2])
-        level = torch.ones_like(by_x)
-        gradient = (
-            torch.where(is_ground, by_x, gradient[0]),
-            torch.where(is_ground, level, gradient[1]),
-            torch.where(is_ground, by_z, gradient[2]),
-        )
-    steepness = torch.sqrt(gradient[0] ** 2 + gradient[1] ** 2 + gradient[2] ** 2) + _TINY
-    pointed = is_box | on_cap
-    size = tuple(torch.where(is_box, unit[i].abs(), gradient[i].abs() * half[i]) for i in range(3))
-    axis_x = (size[0] >= size[1]) & (size[0] >= size[2]) & ~on_cap
-    axis_x = axis_x & ~is_ground
-    axis_y = (~axis_x & (size[1] >= size[2])) | on_cap | is_ground
-    axis_z = ~axis_x & ~axis_y
-    axes = (axis_x, axis_y, axis_z)
-    flat = tuple(torch.where(axes[i], unit[i].sign(), 0) for i in range(3))
-    normal = tuple(torch.where(pointed, flat[i], gradient[i] / steepness) for i in range(3))
+        relief = slope(frames.waves[:, None, None], offset[0] + centre[0], offset[2] + centre[2])
+    normal, axis_x, axis_y = _normal(slot, local, half, relief)
 
-    across, along = torch.where(axis_x, local[2], local[0]), torch.where(axis_y, local[2], local[1])
     half_across, half_along = torch.where(axis_x, half[2], half[0]), torch.where(axis_y, half[2], half[1])
-    ray_across, ray_along = torch.where(axis_x, ray[2], ray[0]), ray[1]
-    ray_in = torch.where(axis_x, ray[0], ray[2])
-
-    cell_u, open_u = _cell(across, half_across, columns["period_u"], columns["fill_u"])
-    cell_v, open_v = _cell(along, half_along, columns["period_v"], columns["fill_v"])
-    in_niche = is_box & ~axis_y & (columns["niche"] > 0) & (cell_u.abs() < open_u) & (cell_v.abs() < open_v)
-    to_side = (torch.copysign(open_u, ray_across) - cell_u) / (ray_across + _TINY)
-    to_sill = (torch.copysign(open_v, ray_along) - cell_v) / (ray_along + _TINY)
-    to_back = columns["niche"] / (ray_in.abs() + _TINY)
-    onward = torch.where(in_niche, torch.minimum(torch.minimum(to_side, to_sill), to_back), 0)
-    on_back = in_niche & (to_back <= onward)
-    on_side = in_niche & ~on_back & (to_side <= onward)
-    on_sill = in_niche & ~on_back & ~on_side
-    depth = depth + onward
-    side, sill = torch.where(on_side, -ray_across.sign(), 0), torch.where(on_sill, -ray_along.sign(), 0)
-    wall = on_side | on_sill
-    normal = (
-        torch.where(wall, torch.where(axis_x, 0, side), normal[0]),
-        torch.where(wall, sill, normal[1]),
-        torch.where(wall, torch.where(axis_x, side, 0), normal[2]),
+    face = _Face(
+        across=torch.where(axis_x, local[2], local[0]),
+        along=torch.where(axis_y, local[2], local[1]),
+        half_across=half_across,
+        half_along=half_along,
+        ray_across=torch.where(axis_x, ray[2], ray[0]),
+        ray_along=ray[1],
+        ray_in=torch.where(axis_x, ray[0], ray[2]),
     )
-    inwards = onward * ray_in
-    across = torch.where(on_side, inwards, across + onward * ray_across)
-    along = torch.where(on_sill, inwards, along + onward * ray_along)
-
+    niche = _carve(face, (slot < BOXES) & ~axis_y, columns)
+    wall = (niche.side != 0) | (niche.sill != 0)
+    normal = (
+        torch.where(wall, torch.where(axis_x, 0, niche.side), normal[0]),
+        torch.where(wall, niche.sill, normal[1]),
+        torch.where(wall, torch.where(axis_x, niche.side, 0), normal[2]),
+    )
     facing = normal[0] * ray[0] + normal[1] * ray[1] + normal[2] * ray[2]
     flip = torch.where(facing > 0, -1.0, 1.0)
     r = rotation
-    world = tuple(flip * (r[i][0] * normal[0] + r[i][1] * normal[1] + r[i][2] * normal[2]) for i in range(3))
-    point = tuple(eye[:, i] + depth * direction[i] for i in range(3))
-    return Surface(depth, point, world, across, along, half_across, half_along, in_niche, on_back, columns)  # type: ignore[arg-type]
+    nx, ny, nz = (flip * (r[i][0] * normal[0] + r[i][1] * normal[1] + r[i][2] * normal[2]) for i in range(3))
+    depth = depth + niche.onward
+    px, py, pz = (eye[i] + depth * direction[i] for i in range(3))
+    return Surface(
+        depth=depth,
+        point=(px, py, pz),
+        normal=(nx, ny, nz),
+        across=niche.across,
+        along=niche.along,
+        half_across=half_across,
+        half_along=half_along,
+        in_niche=niche.inside,
+        on_back=niche.inside & ~wall,
+        columns=columns,
+    )
+
+
+def _normal(
+    slot: Tensor, local: Vector, half: list[Tensor], relief: tuple[Tensor, Tensor] | None
+) -> tuple[Vector, Tensor, Tensor]:
+    """Normal in object axes (either side), and whether the face is seen along the object's x axis or its y axis.
+
+    Round shapes count as seen along the axis that their normal is nearest to. ``relief``: the slopes of the terrain.
+    """
+    unit = tuple(local[i] / half[i] for i in range(3))
+    is_box, is_ball, is_ground = slot < BOXES, (slot >= BOXES) & (slot < BOXES + ELLIPSOIDS), slot == TERRAIN
+    on_cap = (slot >= BOXES + ELLIPSOIDS) & ~is_ground & (unit[1].abs() > torch.hypot(unit[0], unit[2]))
+    gx, gy, gz = unit[0] / half[0], torch.where(is_ball, unit[1] / half[1], 0), unit[2] / half[2]
+    if relief is not None:
+        gx, gy, gz = (torch.where(is_ground, relief[0], gx), torch.where(is_ground, 1.0, gy),
+                      torch.where(is_ground, relief[1], gz))  # fmt: skip
+    gradient = (gx, gy, gz)
+    steepness = torch.sqrt(gx**2 + gy**2 + gz**2) + _TINY
+    size = [torch.where(is_box, unit[i].abs(), gradient[i].abs() * half[i]) for i in range(3)]
+    lies = on_cap | is_ground
+    axis_x = (size[0] >= size[1]) & (size[0] >= size[2]) & ~lies
+    axis_y = (~axis_x & (size[1] >= size[2])) | lies
+    axes = (axis_x, axis_y, ~axis_x & ~axis_y)
+    flat = is_box | on_cap
+    nx, ny, nz = (torch.where(flat, torch.where(axes[i], unit[i].sign(), 0), gradient[i] / steepness) for i in range(3))
+    return (nx, ny, nz), axis_x, axis_y
+
+
+class _Face(NamedTuple):
+    """Where a ray meets a face: position, half-size and ray in the two axes of the face, ray into it."""
+
+    across: Tensor
+    along: Tensor
+    half_across: Tensor
+    half_along: Tensor
+    ray_across: Tensor
+    ray_along: Tensor
+    ray_in: Tensor
+
+
+class _Niche(NamedTuple):
+    """What a ray finds behind a face: itself, where there is no opening."""
+
+    inside: Tensor
+    onward: Tensor
+    """Ray parameter from the face to the wall of the recess."""
+    side: Tensor
+    """Normal of a wall across the face, -1 or 1; 0 elsewhere."""
+    sill: Tensor
+    """The same along the face."""
+    across: Tensor
+    along: Tensor
+
+
+def _carve(face: _Face, carvable: Tensor, columns: dict[str, Tensor]) -> _Niche:
+    """A ray that meets a face inside an opening goes on to the walls of that recess, a box of its own."""
+    cell_u, open_u = _cell(face.across, face.half_across, columns["period_u"], columns["fill_u"])
+    cell_v, open_v = _cell(face.along, face.half_along, columns["period_v"], columns["fill_v"])
+    inside = carvable & (columns["niche"] > 0) & (cell_u.abs() < open_u) & (cell_v.abs() < open_v)
+    to_side = (torch.copysign(open_u, face.ray_across) - cell_u) / (face.ray_across + _TINY)
+    to_sill = (torch.copysign(open_v, face.ray_along) - cell_v) / (face.ray_along + _TINY)
+    to_back = columns["niche"] / (face.ray_in.abs() + _TINY)
+    onward = torch.where(inside, torch.minimum(torch.minimum(to_side, to_sill), to_back), 0)
+    on_back = inside & (to_back <= onward)
+    on_side = inside & ~on_back & (to_side <= onward)
+    on_sill = inside & ~on_back & ~on_side
+    inwards = onward * face.ray_in
+    return _Niche(
+        inside=inside,
+        onward=onward,
+        side=torch.where(on_side, -torch.copysign(torch.ones_like(onward), face.ray_across), 0),
+        sill=torch.where(on_sill, -torch.copysign(torch.ones_like(onward), face.ray_along), 0),
+        across=torch.where(on_side, inwards, face.across + onward * face.ray_across),
+        along=torch.where(on_sill, inwards, face.along + onward * face.ray_along),
+    )
 
 
 def _turn_back(rotation: list[list[Tensor]], v: tuple[Tensor, ...]) -> Vector:
