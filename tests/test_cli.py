@@ -127,3 +127,19 @@ def test_models_lists_names_licences_and_what_is_here(capsys, monkeypatch) -> No
     assert "CC BY-NC-SA" in rows["dust3r-512-dpt"]["licence"]
     status, out, _ = outcome(capsys, monkeypatch, "models")
     assert "dust3r-512-dpt" in out
+
+
+def test_train_exports_a_file_that_reconstructs(tmp_path: Path) -> None:
+    weights = tmp_path / "tiny.safetensors"
+    trained = run(
+        "train", "mini", "--out", str(tmp_path / "run"), "--minutes", "0.15", "--side", "32", "--tiny",
+        "--export", str(weights), "--device", "cpu", "--json", "--quiet",
+    )  # fmt: skip
+    assert trained.returncode == 0, trained.stderr
+    assert json.loads(trained.stdout)["steps"] > 0
+    write_photos(tmp_path / "photos", rendered(2))
+    done = run(
+        "reconstruct", str(tmp_path / "photos"), "--out", str(tmp_path / "out"), "--model", str(weights), "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["photos"] == 2

@@ -5,7 +5,7 @@ Exit status: 0 done, 2 something you can mend (one sentence says what), 130 inte
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Annotated, Literal
@@ -168,33 +168,60 @@ def synth(
     from unposed.tasks.synth import synthesize
 
     result = synthesize(out, photos=photos, kind=kind, seed=seed, width=width, height=height, textures=textures)
-    _print(vars(result), common)
+    _print(asdict(result), common)
 
 
 @app.command
 def train(
-    recipe: Positional[Literal["mini", "composed"]],
+    recipe: Positional[Literal["mini", "composed", "dust3r"]],
     out: Path,
     minutes: float = 9.0,
     resume: Path | None = None,
+    begin: float = 0.0,
     textures: Path | None = None,
+    photos: Path | None = None,
+    side: int | None = None,
+    tiny: bool = False,
+    export: Path | None = None,
     device: str = "auto",
     common: CommonOptions = COMMON,
 ) -> None:
-    """Train one of the shipped models on procedural scenes, by the clock.
+    """Train a model on procedural scenes, or on your own posed photos, by the clock.
 
     Args:
         recipe: What to train.
-        out: Folder for checkpoints and the log.
+        out: Folder for checkpoints, the log and a picture of some predictions.
         minutes: When to stop; the learning rate ends at zero then.
-        resume: Folder of an earlier run to start from.
+        resume: Folder of an earlier run to go on from.
+        begin: Share of the curriculum to skip, 0 to 1.
         textures: Folder of texture photos; procedural textures without it.
+        photos: Folder of posed photo sets (gt.json) to train on instead of procedural scenes.
+        side: One size of square images in pixels, in place of the curriculum.
+        tiny: A very small network, for trying things out on a CPU.
+        export: Also write the weights as one file that `--model` takes.
         device: auto, cpu or cuda.
         common: Options of every verb.
     """
+    from unposed.train.checkpoint import export_checkpoint
     from unposed.train.loop import train_command
 
-    _print(train_command(recipe, minutes, out, resume=resume, textures=textures, device=device), common)
+    report = reporter_for(common.quiet)
+    summary = train_command(
+        recipe,
+        minutes,
+        out,
+        resume=resume,
+        begin=begin,
+        textures=textures,
+        photos=photos,
+        side=side,
+        tiny=tiny,
+        device=device,
+        on_record=None if common.quiet else lambda record: report.say(json.dumps(record)),
+    )
+    if export is not None:
+        export_checkpoint(out, export)
+    _print(asdict(summary), common)
 
 
 @app.command

@@ -37,5 +37,6 @@ def summary(scene: Scene, out: Path) -> dict[str, object]:
         "dense_points": len(scene.points().positions),
         "seconds": scene.provenance.get("seconds", {}),
         "results": str(out),
+        "look_at_it": f"unposed view {out}",
     }
     return facts

@@ -14,40 +14,37 @@ T = TypeVar("T")
 class Reporter(Protocol):
     """Where a task reports to."""
 
-    def track(self, items: Iterable[T], total: int, description: str) -> Iterator[T]:
-        """Pass ``items`` through while showing how many of ``total`` are done."""
+    def update(self, description: str, done: int, total: int) -> None:
+        """``done`` of ``total`` steps of something are done; the last call for it has ``done == total``."""
         ...
 
     def say(self, line: str) -> None:
-        """One line of news (a warning, a choice that was made)."""
+        """One line of news: a warning, a choice that was made."""
         ...
 
 
 class Silent:
     """Reports nothing: the default of the Python API."""
 
-    def track(self, items: Iterable[T], total: int, description: str) -> Iterator[T]:
-        """Pass ``items`` through."""
-        yield from items
+    def update(self, description: str, done: int, total: int) -> None:
+        """Nothing."""
 
     def say(self, line: str) -> None:
-        """Drop the line."""
+        """Nothing."""
 
 
 class Lines:
     """Plain lines on standard error: for logs, pipes and ``--quiet`` (news only, no progress)."""
 
-    def __init__(self, *, progress_every: float = 5.0):
-        self._every = progress_every
+    def __init__(self, *, seconds_between: float = 5.0) -> None:
+        self._seconds_between = seconds_between
+        self._last = time.monotonic()
 
-    def track(self, items: Iterable[T], total: int, description: str) -> Iterator[T]:
-        """Pass ``items`` through, with a line every few seconds."""
-        last = time.monotonic()
-        for done, item in enumerate(items, start=1):
-            yield item
-            if time.monotonic() - last >= self._every:
-                last = time.monotonic()
-                self.say(f"{description}: {done} of {total}")
+    def update(self, description: str, done: int, total: int) -> None:
+        """A line every few seconds."""
+        if time.monotonic() - self._last >= self._seconds_between:
+            self._last = time.monotonic()
+            self.say(f"{description}: {done} of {total}")
 
     def say(self, line: str) -> None:
         """Write the line."""
@@ -55,30 +52,45 @@ class Lines:
 
 
 class Bars:
-    """A progress bar on a terminal's standard error."""
+    """A progress bar on a terminal's standard error, one at a time."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True, highlight=False)
+        self._bar: Progress | None = None
+        self._shown = ""
 
-    def track(self, items: Iterable[T], total: int, description: str) -> Iterator[T]:
-        """Pass ``items`` through under a bar."""
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=self._console) as progress:
-            yield from progress.track(items, total=total, description=description)
+    def update(self, description: str, done: int, total: int) -> None:
+        """Move the bar of ``description``; a new description is a new bar."""
+        if self._bar is None or self._shown != description:
+            self._stop()
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+            self._bar = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=self._console)
+            self._bar.add_task(description, total=total)
+            self._bar.start()
+            self._shown = description
+        self._bar.update(self._bar.task_ids[0], completed=done, total=total)
+        if done >= total:
+            self._stop()
 
     def say(self, line: str) -> None:
         """Print the line above any bar."""
         self._console.print(line, markup=False, soft_wrap=True)
 
+    def _stop(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def track(report: Reporter, items: Iterable[T], total: int, description: str) -> Iterator[T]:
+    """Pass ``items`` through while reporting how many of ``total`` are done."""
+    for done, item in enumerate(items, start=1):
+        yield item
+        report.update(description, done, total)
+
 
 def reporter_for(quiet: bool = False) -> Reporter:
     """Bars on a terminal, plain lines elsewhere; news only when ``quiet``."""
     if quiet:
-        return Lines(progress_every=float("inf"))
+        return Lines(seconds_between=float("inf"))
     return Bars() if sys.stderr.isatty() else Lines()

@@ -26,7 +26,7 @@ from unposed.models.default import choose_default
 from unposed.models.inference import predict_pairs
 from unposed.models.registry import load_model
 from unposed.scene import Scene, SceneView
-from unposed.tasks.progress import Reporter, Silent
+from unposed.tasks.progress import Reporter, Silent, track
 from unposed.views import Camera, Matches, Pair, PairPrediction, View
 
 COMPLETE_UP_TO = 30
@@ -102,17 +102,25 @@ def reconstruct(
             report.say(f"{len(pairs) - len(todo)} of {len(pairs)} pairs come from an earlier run")
         step = time.monotonic()
         predictions = predict_pairs(loaded, views, todo)
-        for pair, prediction in report.track(predictions, len(todo), f"{loaded.name}: pairs of views"):
+        for pair, prediction in track(report, predictions, len(todo), f"{loaded.name}: pairs of views"):
             cache.put(pair, prediction)
         timings["pairs"] = time.monotonic() - step
         step = time.monotonic()
         shared = _same_size(photos) if one_camera is None else one_camera
         predicted = _Chosen(cache, pairs)
-        alignments = align(views, predicted, shared_focal=shared, **_known_of_views(known, views))
+        known_intrinsics, known_poses = _known_of_views(known, views)
+        alignments = align(
+            views,
+            predicted,
+            known_intrinsics=known_intrinsics,
+            known_poses=known_poses,
+            shared_focal=shared,
+            progress=report.update,
+        )
         timings["alignment"] = time.monotonic() - step
         step = time.monotonic()
         scenes = []
-        for alignment in report.track(alignments, len(alignments), "components: tracks and bundle adjustment"):
+        for alignment in track(report, alignments, len(alignments), "tracks and bundle adjustment"):
             scenes.append(_component(alignment, views, predicted, loaded, known, shared, bundle, clean, report))
         timings["refinement"] = time.monotonic() - step
     provenance = {
@@ -201,19 +209,17 @@ def _pair_cache(out: Path | str | None, fingerprint: str) -> Iterator[PairCache]
         yield PairCache.open(Path(directory) / "pairs", fingerprint)
 
 
-def _known_of_views(known: Known, views: Sequence[View]) -> dict[str, dict[int, torch.Tensor]]:
+def _known_of_views(known: Known, views: Sequence[View]) -> tuple[dict[int, torch.Tensor], dict[int, torch.Tensor]]:
     """Known intrinsics (moved to the pixels of the views) and poses, by index."""
     index = {view.name: k for k, view in enumerate(views)}
     unknown = sorted((set(known.intrinsics) | set(known.world_from_camera)) - set(index))
     if unknown:
         raise UserError(f"known cameras name {unknown[0]!r}, which is not one of the {len(views)} usable photos")
-    view_from_original = {k: torch.linalg.inv(view.original_from_view) for k, view in enumerate(views)}
-    return {
-        "known_intrinsics": {
-            index[n]: (view_from_original[index[n]] @ k.double()).float() for n, k in known.intrinsics.items()
-        },
-        "known_poses": {index[n]: pose.float() for n, pose in known.world_from_camera.items()},
+    intrinsics = {
+        index[name]: (torch.linalg.inv(views[index[name]].original_from_view) @ k.double()).float()
+        for name, k in known.intrinsics.items()
     }
+    return intrinsics, {index[name]: pose.float() for name, pose in known.world_from_camera.items()}
 
 
 def _component(
