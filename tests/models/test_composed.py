@@ -9,9 +9,9 @@ from unposed.errors import UserError
 from unposed.geometry.cameras import backproject, pixel_grid, pointmap_from_depth, project
 from unposed.geometry.rotations import matrix_from_axis_angle
 from unposed.geometry.transforms import fit_similarity, invert_rigid, transform_points
+from unposed.models import sift
 from unposed.models.base import PairModel
-from unposed.models.composed import Composed, complete
-from unposed.models.plane_sweep import SweptDepth
+from unposed.models.composed import Composed, LearnedKeypoints
 from unposed.nets.convnet import ConvNet
 from unposed.synth import RenderedViews, render_scenes
 from unposed.views import PairPrediction, View
@@ -103,25 +103,17 @@ def test_a_pure_rotation_gets_no_baseline_and_keeps_its_angle(model: Composed, s
     views = [_view("a", image), _view("b", turned)]
     _, prediction = next(iter(model.decode(views, model.encode(views), [(0, 1)])))
     assert prediction.confidence_i.max() < 1.1
+    assert prediction.points_i[..., 2].std() > 1e-3  # single-view depth, not a plane
     middle = prediction.points_j[HEIGHT // 2, WIDTH // 2]
     assert abs(float(torch.atan2(middle[0], middle[2]))) > 0.05
 
 
-def test_single_view_depth_is_bent_to_what_the_sweep_sees():
-    y, x = torch.meshgrid(torch.linspace(0, 1, 60), torch.linspace(0, 1, 80), indexing="ij")
-    truth = 2 + x + 0.5 * torch.sin(6 * y)
-    support = torch.zeros(60, 80)
-    support[:, :40] = 1
-    swept = torch.where(support > 0, truth, torch.full_like(truth, 9.0))
-    single = truth.log() + 3 + 0.2 * y
-    depth = complete(SweptDepth(swept, support), single)
-    torch.testing.assert_close(depth[:, :40], truth[:, :40])
-    assert (depth[:, 40:] / truth[:, 40:] - 1).abs().median() < 0.05
-
-
-def test_without_support_the_sweep_is_left_alone():
-    swept = SweptDepth(torch.full((8, 8), 2.0), torch.zeros(8, 8))
-    assert torch.equal(complete(swept, torch.rand(8, 8)), swept.depth)
+def test_learned_descriptors_add_matches_and_lose_none(model: Composed, scene: RenderedViews):
+    a, b = model.encode([_view("a", scene.images[0, 0]), _view("b", scene.images[0, 1])])
+    both, alone = (set(map(tuple, found.tolist())) for found in (model.match(a, b), sift.match(a, b)))
+    assert alone < both
+    assert isinstance(a, LearnedKeypoints)
+    torch.testing.assert_close(a.learned.norm(dim=-1), torch.ones(len(a.points)))
 
 
 def test_reads_its_own_file_and_refuses_others(tmp_path: Path, scene: RenderedViews):
@@ -135,6 +127,8 @@ def test_reads_its_own_file_and_refuses_others(tmp_path: Path, scene: RenderedVi
         Composed.from_file(tmp_path / "own.safetensors").encode([view]),
         Composed(network).encode([view]),
     )
+    assert isinstance(loaded, LearnedKeypoints)
+    assert isinstance(direct, LearnedKeypoints)
     torch.testing.assert_close(loaded.log_depth, direct.log_depth, atol=0.02, rtol=0)
     for name in ("other", "broken"):
         with pytest.raises(UserError, match=name):

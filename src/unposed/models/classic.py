@@ -43,6 +43,10 @@ class Classic:
         """Keypoints of each view."""
         return [sift.detect(view.image) for view in views]
 
+    def match(self, a: sift.Keypoints, b: sift.Keypoints) -> Int[Tensor, "n 2"]:
+        """Index pairs of keypoints of two views that look alike."""
+        return sift.match(a, b)
+
     def decode(
         self, views: Sequence[View], features: Sequence[sift.Keypoints], pairs: Sequence[Pair]
     ) -> Iterator[tuple[Pair, PairPrediction]]:
@@ -50,7 +54,7 @@ class Classic:
         asked: dict[Pair, list[Pair]] = defaultdict(list)
         for i, j in pairs:
             asked[min(i, j), max(i, j)].append((i, j))
-        matches = {(i, j): sift.match(features[i], features[j]) for i, j in asked if i != j}
+        matches = {(i, j): self.match(features[i], features[j]) for i, j in asked if i != j}
         points = {
             (i, j): (features[i].points[found[:, 0]], features[j].points[found[:, 1]])
             for (i, j), found in matches.items()
