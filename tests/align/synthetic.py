@@ -9,7 +9,7 @@ from unposed.views import Camera, Matches, Pair, View
 
 
 def ring(count: int = 5, width: int = 320, height: int = 240, original: float = 2.0) -> tuple[list[View], list[Camera]]:
-    """Views whose originals are ``original`` times larger, on an arc that looks at the origin; focal 300 view pixels."""
+    """Views whose originals are ``original`` times larger, on an arc around the origin; focal 300 view pixels."""
     affine = torch.tensor([[original, 0, (original - 1) / 2], [0, original, (original - 1) / 2], [0, 0, 1]]).double()
     size = int(width * original), int(height * original)
     k = torch.tensor([[300.0, 0, (width - 1) / 2], [0, 300, (height - 1) / 2], [0, 0, 1]])

@@ -32,7 +32,8 @@ def test_disturbed_cameras_come_back() -> None:
     matches = exact_matches(cloud(300), views, cameras, noise=0.2, wrong=0.05)
     rough = _disturbed(cameras, angle=0.01, focal=1.04)
     result = refine(matches, views, rough, shared_intrinsics=True)
-    before, after = score_cameras(_named(rough), _named(cameras)), score_cameras(_named(result.cameras), _named(cameras))
+    before = score_cameras(_named(rough), _named(cameras))
+    after = score_cameras(_named(result.cameras), _named(cameras))
     assert result.kept
     assert result.explained_after > 0.9 > result.explained_before
     assert after["rotation_median_deg"] < 0.2 < before["rotation_median_deg"]

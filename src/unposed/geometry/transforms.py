@@ -27,7 +27,7 @@ def transform_points(
 ) -> Float[Tensor, "*batch_points 3"]:
     """Apply a 4x4 transform to points; the batch dimensions of both broadcast from the left.
 
-    ``(4, 4)`` with ``(..., 3)`` moves every point; ``(n, 4, 4)`` with ``(n, h, w, 3)`` moves map ``n`` by transform ``n``.
+    ``(4, 4)`` with ``(..., 3)`` moves every point; ``(n, 4, 4)`` with ``(n, h, w, 3)`` moves map n by transform n.
     """
     extra = points.dim() - transform.dim() + 1
     rotation, translation = transform[..., :3, :3], transform[..., :3, 3]
@@ -43,7 +43,7 @@ def fit_similarity(
     target: Float[Tensor, "*batch n 3"],
     weights: Float[Tensor, "*batch n"] | None = None,
 ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch 3 3"], Float[Tensor, "*batch 3"]]:
-    """Scale s, rotation R, translation t that minimise ``sum w |s R source + t - target|^2`` (Umeyama 1991, closed form)."""
+    """Scale s, rotation R, translation t that minimise ``sum w |s R source + t - target|^2`` (Umeyama 1991)."""
     if weights is None:
         weights = torch.ones_like(source[..., 0])
     weights = (weights / weights.sum(-1, keepdim=True).clamp(min=1e-12)).unsqueeze(-1)
