@@ -36,18 +36,25 @@ def room(**changes) -> Scene:
     return replace(box_scene(size=(96, 128), original_size=(528, 384)), **changes)
 
 
-@pytest.fixture
-def page():
-    """A page of a headless browser."""
+@pytest.fixture(scope="module")
+def browser():
+    """A headless browser."""
     if CHROMIUM is None:
         pytest.skip("no Chromium on this machine (apt-get install chromium)")
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = browser.new_page(viewport={"width": 1000, "height": 600}, accept_downloads=True)
-        page.set_default_timeout(60_000)
-        yield page
+        yield browser
         browser.close()
+
+
+@pytest.fixture
+def page(browser):
+    """A page of its own."""
+    page = browser.new_page(viewport={"width": 1000, "height": 600}, accept_downloads=True)
+    page.set_default_timeout(60_000)
+    yield page
+    page.close()
 
 
 @pytest.fixture

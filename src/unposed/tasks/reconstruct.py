@@ -5,11 +5,11 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
-from unposed import __version__
 from unposed.align.clean import clean_pointcloud
 from unposed.align.dense import Alignment, align
 from unposed.align.graph import make_pairs, read_pairs
@@ -124,7 +124,7 @@ def reconstruct(
             scenes.append(_component(alignment, views, predicted, loaded, known, shared, bundle, clean, report))
         timings["refinement"] = time.monotonic() - step
     provenance = {
-        "unposed": __version__,
+        "unposed": version("unposed"),
         "torch": torch.__version__,
         "source": str(source),
         "graph": graph,
