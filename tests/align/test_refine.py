@@ -1,12 +1,14 @@
 from dataclasses import replace
 
+import pytest
 import torch
 
 from tests.align.synthetic import cloud, exact_matches, ring
 from unposed.align.refine import explained_share, refine
 from unposed.evaluation.photo_sets import score_cameras
 from unposed.geometry.rotations import matrix_from_axis_angle
-from unposed.views import Camera
+from unposed.io.colmap import bundle_adjust
+from unposed.views import Camera, Tracks
 
 
 def _disturbed(cameras: list[Camera], angle: float, focal: float) -> list[Camera]:
@@ -75,3 +77,19 @@ def test_too_few_matches_change_nothing() -> None:
     result = refine(exact_matches(cloud(5), views, cameras), views, cameras)
     assert not result.kept
     assert refine({}, views, cameras).explained_before == 0
+
+
+def test_a_focal_length_that_runs_away_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    views, cameras = ring(4)
+    matches = exact_matches(cloud(200), views, cameras, noise=0.2)
+    asked = []
+
+    def runaway(given: list[Camera], tracks: Tracks, *, fixed_intrinsics: bool, **options: object) -> list[Camera]:
+        asked.append(fixed_intrinsics)
+        adjusted = bundle_adjust(given, tracks, fixed_intrinsics=fixed_intrinsics, **options)
+        return adjusted if fixed_intrinsics else _disturbed(adjusted, angle=0.0, focal=20.0)
+
+    monkeypatch.setattr("unposed.align.refine.bundle_adjust", runaway)
+    result = refine(matches, views, _disturbed(cameras, angle=0.003, focal=1.0))
+    assert asked[-1]
+    assert {float(c.intrinsics[0, 0]) for c in result.cameras} == {float(c.intrinsics[0, 0]) for c in cameras}

@@ -12,6 +12,10 @@ from unposed.io.colmap import bundle_adjust
 from unposed.views import Camera, Matches, Pair, Tracks, View
 
 _ROUNDS = ((12.0, 1.0), (6.0, 1.0), (3.0, 1.5))  # (pixels, degrees): looser tracks first, so that rough poses find them
+_FEWEST_POINTS = 20
+_MOST_ZOOM = 1.5
+"""A focal length that bundle adjustment moves by more than this factor has run away, as it does where the photos hardly
+tell it (a camera that only turns, a small baseline): then the focal lengths stay and only the poses are adjusted."""
 _EXPLAINED = 2.0  # pixels of the view: a match within this of its epipolar line is explained by the cameras
 
 
@@ -45,9 +49,28 @@ def refine(
     """
     before = explained_share(matches, views, cameras)
     adjusted = list(cameras)
-    for max_error, min_angle in _ROUNDS if adjust else ():
+    if adjust:
+        adjusted = _adjusted(matches, views, cameras, fixed_intrinsics, shared_intrinsics, fixed_poses)
+        if _largest_zoom(cameras, adjusted) > _MOST_ZOOM:
+            adjusted = _adjusted(matches, views, cameras, True, shared_intrinsics, fixed_poses)
+    after = explained_share(matches, views, adjusted)
+    kept = after > before
+    final = adjusted if kept else list(cameras)
+    return Refinement(final, triangulated_tracks(matches, views, final), before, after, kept)
+
+
+def _adjusted(
+    matches: Mapping[Pair, Matches],
+    views: Sequence[View],
+    cameras: Sequence[Camera],
+    fixed_intrinsics: bool,
+    shared_intrinsics: bool,
+    fixed_poses: Sequence[int],
+) -> list[Camera]:
+    adjusted = list(cameras)
+    for max_error, min_angle in _ROUNDS:
         tracks = triangulated_tracks(matches, views, adjusted, max_error=max_error, min_angle=min_angle)
-        if len(tracks.points) < 20:
+        if len(tracks.points) < _FEWEST_POINTS:
             break
         adjusted = bundle_adjust(
             adjusted,
@@ -56,10 +79,13 @@ def refine(
             shared_intrinsics=shared_intrinsics,
             fixed_poses=fixed_poses,
         )
-    after = explained_share(matches, views, adjusted)
-    kept = after > before
-    final = adjusted if kept else list(cameras)
-    return Refinement(final, triangulated_tracks(matches, views, final), before, after, kept)
+    return adjusted
+
+
+def _largest_zoom(before: Sequence[Camera], after: Sequence[Camera]) -> float:
+    """Largest factor by which a focal length has changed, up or down."""
+    ratios = [float(b.intrinsics[0, 0] / a.intrinsics[0, 0]) for a, b in zip(before, after, strict=True)]
+    return max(max(ratio, 1 / ratio) if ratio > 0 else float("inf") for ratio in ratios)
 
 
 def explained_share(matches: Mapping[Pair, Matches], views: Sequence[View], cameras: Sequence[Camera]) -> float:

@@ -17,7 +17,7 @@ from unposed.views import Pair, PairPrediction, View
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many steps of it are done, and how many there are."""
 
-MAX_SAMPLES = 600_000
+MAX_SAMPLES = 200_000
 """Bound on points kept over all pairs; pixels per view follow from it, between the next two numbers."""
 LEAST_PIXELS, MOST_PIXELS = 200, 2500
 _FOCAL_PIXELS = 4000
