@@ -19,7 +19,7 @@ from unposed.geometry.transforms import invert_rigid, transform_points
 from unposed.io.resize import ImageRule
 from unposed.models import sift
 from unposed.models.plane_sweep import sweep_both
-from unposed.models.two_view import FOCAL_SPREAD, TwoView, consensus_focal, estimate_two_view
+from unposed.models.two_view import FOCAL_SPREAD, SIGNIFICANCE, TwoView, consensus_focal, estimate_two_view
 from unposed.views import Matches, Pair, PairPrediction, View
 
 TOP_CONFIDENCE = 10.0
@@ -28,6 +28,8 @@ MANY_INLIERS = 150
 WIDE_ANGLE = math.radians(4)
 EXIF_SPREAD = 0.05
 """How far (standard deviation of the logarithm) a focal length told by EXIF is believed."""
+NOTHING = torch.zeros(0, 2, dtype=torch.long)
+"""The matches of a photo with itself, which say nothing of its depth."""
 FEW_PAIRS = 3
 """Cameras seen by fewer pairs of their own share one focal with all others of that kind."""
 
@@ -41,7 +43,8 @@ class Classic:
 
     def encode(self, views: Sequence[View]) -> list[sift.Keypoints]:
         """Keypoints of each view."""
-        return [sift.detect(view.image) for view in views]
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            return list(pool.map(lambda view: sift.detect(view.image), views))
 
     def match(self, a: sift.Keypoints, b: sift.Keypoints) -> Int[Tensor, "n 2"]:
         """Index pairs of keypoints of two views that look alike."""
@@ -63,7 +66,9 @@ class Classic:
 
         def solve(pair: Pair) -> _Solved:
             i, j = pair
-            return _solve(views[i], views[j], features[i], features[j], focals[i], focals[j], matches.get(pair))
+            return _solve(
+                views[i], views[j], features[i], features[j], focals[i], focals[j], matches.get(pair, NOTHING)
+            )
 
         for pair, solved in zip(asked, _ahead(solve, asked), strict=True):
             for order in dict.fromkeys(asked[pair]):
@@ -120,14 +125,13 @@ def _solve(
     keypoints_j: sift.Keypoints,
     focal_i: float,
     focal_j: float,
-    found: Int[Tensor, "n 2"] | None,
+    found: Int[Tensor, "n 2"],
 ) -> _Solved:
-    """Pose by the given matches, once more with matches guided by it, and depth by it; flat where no pose is found."""
-    geometry = None
-    if found is not None:
-        geometry, found = _guided_geometry(view_i, view_j, keypoints_i, keypoints_j, focal_i, focal_j, found)
-    if geometry is None or found is None:
-        return _flat(view_i, view_j, focal_i, focal_j, torch.eye(4), _matches(keypoints_i, keypoints_j, None))
+    """Pose by the given matches and depth by the pose; flat where no pose is found."""
+    candidates = _matches(keypoints_i, keypoints_j, found)
+    geometry = estimate_two_view(candidates.points_a, candidates.points_b, view_i.size, view_j.size, focal_i, focal_j)
+    if geometry is None or geometry.significance < SIGNIFICANCE:
+        return _flat(view_i, view_j, focal_i, focal_j, torch.eye(4), _matches(keypoints_i, keypoints_j, found[:0]))
     kept = _matches(keypoints_i, keypoints_j, found[geometry.inliers])
     if geometry.rotation_only:
         return _flat(view_i, view_j, focal_i, focal_j, geometry.j_from_i.float(), kept)
@@ -141,24 +145,6 @@ def _solve(
         j_from_i=geometry.j_from_i.float(),
         matches=kept,
     )
-
-
-def _guided_geometry(
-    view_i: View,
-    view_j: View,
-    keypoints_i: sift.Keypoints,
-    keypoints_j: sift.Keypoints,
-    focal_i: float,
-    focal_j: float,
-    found: Int[Tensor, "n 2"],
-) -> tuple[TwoView | None, Int[Tensor, "n 2"]]:
-    """Geometry of the pair and the matches it was estimated from."""
-
-    def estimate(matches: Int[Tensor, "n 2"]) -> TwoView | None:
-        points_i, points_j = keypoints_i.points[matches[:, 0]], keypoints_j.points[matches[:, 1]]
-        return estimate_two_view(points_i, points_j, view_i.size, view_j.size, focal_i, focal_j)
-
-    return estimate(found), found
 
 
 def _flat(
@@ -191,10 +177,8 @@ def _intrinsics(view: View, focal: float) -> Float[Tensor, "3 3"]:
     return intrinsics_matrix(focal, torch.tensor([(width - 1) / 2, (height - 1) / 2]))
 
 
-def _matches(a: sift.Keypoints, b: sift.Keypoints, found: Int[Tensor, "n 2"] | None) -> Matches:
+def _matches(a: sift.Keypoints, b: sift.Keypoints, found: Int[Tensor, "n 2"]) -> Matches:
     """Matched keypoints; a keypoint has the same coordinates in every pair, so that tracks can be built from them."""
-    if found is None:
-        return Matches(torch.zeros(0, 2), torch.zeros(0, 2), torch.zeros(0))
     confidence = (a.descriptors[found[:, 0]] * b.descriptors[found[:, 1]]).sum(-1)
     return Matches(a.points[found[:, 0]], b.points[found[:, 1]], confidence)
 

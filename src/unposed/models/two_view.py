@@ -31,6 +31,7 @@ NOISE_FLOOR = 0.3
 RIVAL_MARGIN = 10.0
 """A second pose is a rival when it is less than this many units of log-likelihood worse."""
 SIGNIFICANCE = 8.0
+"""A geometry below this may be chance, see ``TwoView.significance``."""
 SMALLEST_ANGLE = math.radians(0.5)
 """Median angle under which the points of a pair must see the two cameras."""
 FOCAL_RANGE = (0.4, 3.0)
@@ -40,7 +41,9 @@ FOCAL_SPREAD = 0.5
 VOTE_BOUND = 20.0
 """Most that one pair may speak against a focal, in units of log-likelihood."""
 VOTERS = 100
+"""Pairs that are asked for the focal of a collection."""
 VOTE_MATCHES = 400
+"""Matches of a pair that are looked at, about."""
 
 
 @dataclass(frozen=True, eq=False)
