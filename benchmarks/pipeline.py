@@ -9,13 +9,36 @@ both halves for both roads, peak memory, and ratios.
 """
 
 import argparse
+import itertools
 import json
+import os
+import resource
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import torch
+
+from unposed.align.dense import align
+from unposed.align.graph import make_pairs
+from unposed.align.objective import Objective, PairData, minimise_with_adam
+from unposed.align.spanning_tree import parameters_from_tree, start_from_tree
+from unposed.io.pairs_cache import PairCache
+from unposed.io.photos import find_photos, make_views
+from unposed.models.batching import image_batch
+from unposed.models.dust3r import Dust3r, Dust3rConfig
+from unposed.models.inference import predict_pairs
+from unposed.nets.precision import choose_dtype, prepare_for_inference
+from unposed.tasks.synth import synthesize
+from unposed.views import View
+
+CONFIGURATIONS = {
+    "dust3r-224-linear": Dust3rConfig(img_size=(224, 224), head_type="linear"),
+    "dust3r-512-linear": Dust3rConfig(head_type="linear"),
+    "dust3r-512-dpt": Dust3rConfig(),
+}
 
 
 def ours(views: list[View], network: Dust3r, folder: Path, steps: int) -> dict[str, float]:
@@ -54,13 +77,14 @@ def plain(views: list[View], network: Dust3r, folder: Path, steps: int) -> dict[
 
 
 def _times(started: float, inferred: float) -> dict[str, float]:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    usage = resource.getrusage(resource.RUSAGE_SELF)
     now = time.perf_counter()
     return {
         "inference_s": inferred - started,
         "alignment_s": now - inferred,
         "total_s": now - started,
-        "peak_gib": peak,
+        "process_cpu_s": usage.ru_utime + usage.ru_stime,
+        "peak_gib": usage.ru_maxrss / 2**20,
     }
 
 
