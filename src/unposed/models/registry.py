@@ -73,7 +73,7 @@ def _dust3r(name: str, repository: str, parameters: int) -> ModelRow:
 
 
 MODELS = (
-    ModelRow("mini", "mini", OUR_LICENCE, 24),
+    ModelRow("mini", "composed", OUR_LICENCE, 2),
     ModelRow("classic", "classic", OUR_LICENCE, 0, config="none: no weights"),
     _dust3r("dust3r-224-linear", "DUSt3R_ViTLarge_BaseDecoder_224_linear", 532),
     _dust3r("dust3r-512-linear", "DUSt3R_ViTLarge_BaseDecoder_512_linear", 532),
