@@ -197,6 +197,10 @@ def test_default_confidence_never_empties_a_scene():
     scene = box_scene()
     assert scene.default_min_confidence == 1.5
     for item in scene.views:
+        item.confidence[:12] = 0  # cleaned away, more than a half
+        item.confidence[12:14] = 1
+    assert scene.default_min_confidence == 1.5
+    for item in scene.views:
         item.confidence.fill_(1.01)
     assert len(scene.points().positions) == sum(item.depth.numel() for item in scene.views)
 

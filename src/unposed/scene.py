@@ -100,10 +100,10 @@ class Scene:
 
     @property
     def default_min_confidence(self) -> float:
-        """Confidence that ``points`` asks for by default: 1.5, but never more than half of the known pixels have."""
+        """Confidence that ``points`` asks for by default: 1.5, or less where not even a tenth of the pixels has that."""
         known = [item.confidence[item.depth > 0].flatten() for item in self.views]
-        known = [values[:: max(1, len(values) // 10_000)] for values in known if len(values)]
-        return min(1.5, float(torch.cat(known).median())) if known else 1.5
+        known = [values[:: max(1, len(values) * len(known) // 100_000)] for values in known if len(values)]
+        return min(1.5, float(torch.cat(known).quantile(0.9))) if known else 1.5
 
     def points(self, min_confidence: float | None = None, max_points: int | None = None) -> PointCloud:
         """World points of all pixels with known depth and at least that confidence.
