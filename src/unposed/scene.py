@@ -100,7 +100,7 @@ class Scene:
 
     @property
     def default_min_confidence(self) -> float:
-        """Confidence that ``points`` asks for by default: 1.5, or less where not even a tenth of the pixels has that."""
+        """Confidence that ``points`` asks for by default: 1.5, or less where not even a tenth of the pixels has it."""
         known = [item.confidence[item.depth > 0].flatten() for item in self.views]
         known = [values[:: max(1, len(values) * len(known) // 100_000)] for values in known if len(values)]
         return min(1.5, float(torch.cat(known).quantile(0.9))) if known else 1.5
