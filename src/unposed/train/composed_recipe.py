@@ -336,4 +336,4 @@ class ComposedRecipe:
 
     def metadata(self) -> dict[str, Any]:
         """Of the exported file."""
-        return {"system": "composed", "config": {}, "card": "docs/models/composed.md"}
+        return {"system": "composed", "config": {}, "card": "docs/models/mini.md"}

@@ -235,8 +235,7 @@ class _Run:
     @torch.no_grad()
     def _validate(self) -> None:
         begun = time.perf_counter()
-        for average, buffer in zip(self._average.buffers(), self._model.buffers(), strict=True):
-            average.copy_(buffer)
+        self._copy_buffers()
         self._progress.validation = self._recipe.validate(self._average, self._device)
         preview = self._recipe.preview(self._average, self._device)
         Image.fromarray(preview).save(self._out / "preview.png")
@@ -245,8 +244,14 @@ class _Run:
         self._meter.skip_pause(seconds)
         self._write({"validation": self._progress.validation, "validation_seconds": seconds})
 
+    def _copy_buffers(self) -> None:
+        """Give the averaged network the running statistics of norms, which are averages already."""
+        for average, buffer in zip(self._average.buffers(), self._model.buffers(), strict=True):
+            average.copy_(buffer)
+
     def _save(self) -> None:
         begun = time.perf_counter()
+        self._copy_buffers()
         state = asdict(self._progress) | {
             "recipe": self._recipe.name,
             "minutes": self._minutes(),
