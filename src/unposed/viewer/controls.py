@@ -110,7 +110,8 @@ class Panel:
         for name, frustum in frusta.items():
             frustum.on_click(_picker(self._view_clicked, name))
         default = scene.default_min_confidence
-        self._hidden.value = sum(threshold < default for threshold in self._display.thresholds[1:]) * STEP
+        below = sum(threshold < default for threshold in self._display.thresholds)
+        self._hidden.value = min(below * STEP, 100 - STEP)
         self._depth.value = False
         self._update_points()
         self._resize_points()
