@@ -15,7 +15,7 @@ demo: $(READY)  ## reconstruct the bundled example photos and say where to look
 	$(BIN)/unposed demo --out demo
 
 test: $(READY)  ## the whole suite
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 lint: $(READY)  ## style, types and the direction of imports
 	$(BIN)/ruff check .

@@ -15,6 +15,8 @@ from unposed.scene import Scene
 from unposed.viewer import view_scene
 from unposed.viewer.content import depth_picture
 
+pytestmark = pytest.mark.xdist_group("browser")  # one browser and one server at a time
+
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 FLAGS = [
     "--headless",
