@@ -4,6 +4,7 @@ Exit status: 0 done, 2 something you can mend (one sentence says what), 130 inte
 """
 
 import json
+import os
 import sys
 from dataclasses import asdict, dataclass
 from importlib.resources import as_file, files
@@ -248,6 +249,7 @@ def _print(summary: dict, common: Common) -> None:
 
 def main() -> None:
     """Entry point: errors a user can mend end in one sentence and status 2."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: idle threads sleep, which busy machines need
     if sys.argv[1:] in (["--version"], ["-V"]):
         print(f"unposed {__version__}")
         return
