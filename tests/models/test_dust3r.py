@@ -75,9 +75,9 @@ def test_as_a_pair_model_it_equals_its_forward(monkeypatch):
         with torch.no_grad():
             view1, view2 = network(*images)
         assert prediction.points_i.shape == (*views[i].size, 3)
-        torch.testing.assert_close(prediction.points_i, view1["points"][0], rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(prediction.points_j, view2["points"][0], rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(prediction.confidence_j, view2["confidence"][0], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(prediction.points_i, view1["points"][0], rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(prediction.points_j, view2["points"][0], rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(prediction.confidence_j, view2["confidence"][0], rtol=1e-4, atol=1e-6)
         assert prediction.descriptors_i is None
 
 

@@ -36,7 +36,7 @@ def test_stops_by_the_clock_learns_and_logs(tmp_path):
     recipe = Toy()
     begun = time.perf_counter()
     summary = run(recipe, tmp_path)
-    assert time.perf_counter() - begun < SECONDS + 20  # it does stop; how punctually depends on what else runs
+    assert time.perf_counter() - begun < SECONDS + 1.0
     assert summary.steps > 30
     assert summary.pairs == 16 * summary.steps
     log = records(tmp_path)
