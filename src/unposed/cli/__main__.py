@@ -1,0 +1,5 @@
+"""`python -m unposed.cli`."""
+
+from unposed.cli import main
+
+main()
