@@ -22,10 +22,9 @@ from unposed.io.atomic import atomic_write
 from unposed.io.pairs_cache import PairCache, run_fingerprint
 from unposed.io.photos import Photo, find_photos, make_views
 from unposed.models.base import PairModel
-from unposed.models.default import choose_default
 from unposed.models.inference import predict_pairs
-from unposed.models.registry import load_model
 from unposed.scene import Scene, SceneView
+from unposed.tasks.inputs import as_model
 from unposed.tasks.progress import Reporter, Silent, track
 from unposed.views import Camera, Matches, Pair, PairPrediction, View
 
@@ -92,7 +91,7 @@ def reconstruct(
     for skipped in found.skipped:
         report.say(f"skipped {skipped.name}: {skipped.reason}")
     photos = found.photos if out is None else [_kept(photo, Path(out) / "images") for photo in found.photos]
-    loaded = _load(model, device, report)
+    loaded = as_model(model, device, report)
     views = make_views(photos, loaded.image_rule)
     pairs = choose_pairs(graph, [view.name for view in views])
     timings = {"photos": time.monotonic() - started}
@@ -159,15 +158,6 @@ def _kept(photo: Photo, directory: Path) -> Photo:
     with atomic_write(path) as temporary:
         temporary.write_bytes(photo.data)
     return replace(photo, path=path, data=None)
-
-
-def _load(model: str | PairModel, device: str, report: Reporter) -> PairModel:
-    if not isinstance(model, str):
-        return model
-    if model == "auto":
-        model, reason = choose_default()
-        report.say(f"model: {model} ({reason})")
-    return load_model(model, device=device)
 
 
 def _identity(asked: str | PairModel, model: PairModel) -> str:

@@ -1,0 +1,55 @@
+"""What every task takes: a photo in whichever form the user has it, and a model by name or already loaded."""
+
+import hashlib
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from unposed.errors import UserError
+from unposed.io.photos import Photo, find_photos
+from unposed.models.base import PairModel
+from unposed.models.default import choose_default
+from unposed.models.registry import load_model
+from unposed.tasks.progress import Reporter
+
+PhotoLike = str | Path | Image.Image | np.ndarray | Photo
+"""A file, a Pillow picture, an array height x width x 3 of uint8 RGB, or a photo that was found already."""
+
+
+def as_photo(source: PhotoLike, name: str = "photo.png") -> Photo:
+    """One photo, checked; ``name`` is what a picture that is no file is called.
+
+    Raises:
+        UserError: the file is missing, damaged, or not one photo; the array is not height x width x 3 of uint8.
+    """
+    if isinstance(source, Photo):
+        return source
+    if isinstance(source, np.ndarray):
+        if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3:
+            raise UserError(f"an array of {source.dtype} {source.shape} is no photo: give height x width x 3 of uint8.")
+        source = Image.fromarray(source)
+    if isinstance(source, Image.Image):
+        buffer = io.BytesIO()
+        source.convert("RGB").save(buffer, "PNG", compress_level=1)
+        data = buffer.getvalue()
+        return Photo(name, None, source.size, None, hashlib.sha256(data).hexdigest(), data)
+    photos = find_photos(source).photos
+    if len(photos) != 1:
+        raise UserError(f"{source} holds {len(photos)} photos where one is asked for: name one of them.")
+    return photos[0]
+
+
+def as_model(model: str | Path | PairModel, device: str, report: Reporter) -> PairModel:
+    """The model itself, the one of that name or file, or for ``auto`` the offline one that its card shows to be better.
+
+    Raises:
+        UserError: as ``unposed.models.registry.load_model`` does.
+    """
+    if not isinstance(model, str | Path):
+        return model
+    if model == "auto":
+        model, reason = choose_default()
+        report.say(f"model: {model} ({reason})")
+    return load_model(model, device=device)
