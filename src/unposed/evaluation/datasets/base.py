@@ -29,7 +29,7 @@ class Frame:
 
 
 @dataclass(frozen=True, eq=False)
-class Sequence:
+class FrameSequence:
     """Frames of one scene, in order; true cameras share one world frame."""
 
     name: str
