@@ -92,6 +92,9 @@ class PairPrediction:
     descriptors_j: Float[Tensor, "height_j width_j channels"] | None = None
     matches: Matches | None = None
     """Correspondences that the model itself found and verified (i is a, j is b), where it works that way."""
+    descriptor_confidence_i: Float[Tensor, "height_i width_i"] | None = None
+    """How far a descriptor can be trusted; the model's own definition, positive (MASt3R, section 3.2)."""
+    descriptor_confidence_j: Float[Tensor, "height_j width_j"] | None = None
 
 
 @dataclass(frozen=True, eq=False)

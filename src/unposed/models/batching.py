@@ -11,7 +11,8 @@ from torch import Tensor
 from unposed.views import Pair, PairPrediction, View
 
 Maps = dict[str, Tensor]
-"""Per-pixel outputs of a batch of views: ``points``, ``confidence`` and, with a matching head, ``descriptors``."""
+"""Per-pixel outputs of a batch of views: ``points``, ``confidence`` and, with a matching head, ``descriptors`` and
+``descriptor_confidence``."""
 
 Features = dict[str, Tensor]
 """What an encoder says of views, batched, or of one view: at least its ``tokens``."""
@@ -75,6 +76,8 @@ def _prediction(maps_i: Maps, maps_j: Maps) -> PairPrediction:
         confidence_j=maps_j["confidence"],
         descriptors_i=maps_i.get("descriptors"),
         descriptors_j=maps_j.get("descriptors"),
+        descriptor_confidence_i=maps_i.get("descriptor_confidence"),
+        descriptor_confidence_j=maps_j.get("descriptor_confidence"),
     )
 
 

@@ -7,7 +7,7 @@ pictures; two decoders exchange information in every block; one dense head per d
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -27,7 +27,7 @@ Images = Float[Tensor, "batch 3 height width"]
 Shapes = Int[Tensor, "batch 2"]
 Size = tuple[int, int]
 _PATCH = 16
-_IGNORED_KEYWORDS = {"output_mode", "patch_embed_cls", "landscape_only", "freeze", "patch_size", "mlp_ratio"}
+_IGNORED_KEYWORDS = {"patch_embed_cls", "landscape_only", "freeze", "patch_size", "mlp_ratio"}
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,8 @@ class Dust3rConfig:
     """Sizes and output modes; the defaults are those of the three released models but for the head and the size."""
 
     img_size: tuple[int, int] = (512, 512)
-    head_type: Literal["linear", "dpt"] = "dpt"
+    head_type: str = "dpt"
+    output_mode: str = "pts3d"
     depth_mode: Mode = ("exp", float("-inf"), float("inf"))
     conf_mode: Mode | None = ("exp", 1, float("inf"))
     enc_embed_dim: int = 1024
@@ -47,7 +48,7 @@ class Dust3rConfig:
     pos_embed: str = "RoPE100"
 
     @classmethod
-    def from_keywords(cls, keywords: Mapping[str, Any]) -> "Dust3rConfig":
+    def from_keywords(cls, keywords: Mapping[str, Any]) -> Self:
         """From the keywords of the reference's constructor, as released files and hub configurations hold them.
 
         How pictures are stored for training (``landscape_only``, ``patch_embed_cls``) is left out: it changes no
@@ -59,25 +60,30 @@ class Dust3rConfig:
         known = {field.name for field in fields(cls)}
         unknown = sorted(set(keywords) - known - _IGNORED_KEYWORDS)
         if unknown:
-            raise UserError(f"The configuration has {unknown[0]!r}, which DUSt3R does not know; is it another model's?")
-        if keywords.get("output_mode", "pts3d") != "pts3d" or keywords.get("patch_size", _PATCH) != _PATCH:
-            raise UserError("This DUSt3R configuration has another output or patch size than the released ones.")
+            raise UserError(f"The configuration has {unknown[0]!r}, which this model does not know; is it another's?")
+        if keywords.get("patch_size", _PATCH) != _PATCH:
+            raise UserError("This configuration has another patch size than the released ones.")
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in keywords.items() if k in known}
         config = cls(**values)
-        config._validate()
+        config._validate_backbone()
+        config._validate_head()
         return config
 
-    def _validate(self) -> None:
+    def _validate_backbone(self) -> None:
         check_sizes(self.enc_embed_dim, self.enc_depth, self.enc_num_heads)
         check_sizes(self.dec_embed_dim, self.dec_depth, self.dec_num_heads)
+        if rope_base(self.pos_embed) is None:
+            raise UserError(f"No position embedding {self.pos_embed!r} in this family; released models have RoPE100.")
+        if not are_sides(self.img_size) or not is_mode(self.depth_mode, ("exp", "square", "linear")):
+            raise UserError("This configuration has an impossible picture size or depth mode.")
+        if self.conf_mode is not None and not is_mode(self.conf_mode, ("exp", "sigmoid")):
+            raise UserError(f"No confidence mode {self.conf_mode!r} in this family; released models have exp.")
+
+    def _validate_head(self) -> None:
+        if self.output_mode != "pts3d":
+            raise UserError(f"No DUSt3R output {self.output_mode!r}; released models have pts3d.")
         if self.head_type not in ("linear", "dpt") or (self.head_type == "dpt" and self.dec_depth < 10):
             raise UserError(f"No DUSt3R head {self.head_type!r} for {self.dec_depth} decoder blocks.")
-        if rope_base(self.pos_embed) is None:
-            raise UserError(f"No position embedding {self.pos_embed!r} in DUSt3R; released models have RoPE100.")
-        if not are_sides(self.img_size) or not _is_mode(self.depth_mode, ("exp", "square", "linear")):
-            raise UserError("This DUSt3R configuration has an impossible picture size or depth mode.")
-        if self.conf_mode is not None and not _is_mode(self.conf_mode, ("exp", "sigmoid")):
-            raise UserError(f"No confidence mode {self.conf_mode!r} in DUSt3R; released models have exp.")
 
 
 class Encoded(NamedTuple):
@@ -92,6 +98,7 @@ class Dust3r(nn.Module):
     """The network and its use as a ``PairModel``."""
 
     metric = False
+    config_type: ClassVar[type[Dust3rConfig]] = Dust3rConfig
 
     def __init__(self, config: Dust3rConfig, name: str = "dust3r") -> None:
         super().__init__()
@@ -104,7 +111,22 @@ class Dust3r(nn.Module):
         self.decoder = TwinDecoder(config.enc_embed_dim, config.dec_embed_dim, config.dec_depth, config.dec_num_heads)
         for part in (self.patch_embed, self.encoder, self.decoder):
             initialise(part)
-        self.head1, self.head2 = _head(config), _head(config)
+        self.head1, self.head2 = self.make_head(), self.make_head()
+
+    def make_head(self) -> nn.Module:
+        """The head of one stream: token layers to raw maps."""
+        config = self.config
+        channels = 3 if config.conf_mode is None else 4
+        if config.head_type == "linear":
+            return LinearHead(config.dec_embed_dim, channels, _PATCH)
+        return dpt_head(config, channels)
+
+    def activate(self, raw: Float[Tensor, "batch height width channels"]) -> Maps:
+        """Raw maps to points and, where the model has it, confidence."""
+        maps = {"points": regress_points(raw[..., :3], self.config.depth_mode)}
+        if self.config.conf_mode is not None:
+            maps["confidence"] = regress_confidence(raw[..., 3], self.config.conf_mode)
+        return maps
 
     def encode_images(self, images: Images, true_shape: Shapes | None = None) -> Encoded:
         """Encode pictures in [-1, 1].
@@ -129,7 +151,7 @@ class Dust3r(nn.Module):
     def read_out(
         self, head: nn.Module, layers: Sequence[Tensor], size: Size, transposed: Bool[Tensor, " batch"] | None = None
     ) -> Maps:
-        """Points and, where the model has it, confidence of one view of (height, width) ``size``, as stored."""
+        """Maps of one view of (height, width) ``size``, as stored; see ``activate``."""
         with torch.autocast(layers[0].device.type, enabled=False):
             if transposed is None:
                 raw = head(layers, _grid(size))
@@ -138,11 +160,7 @@ class Dust3r(nn.Module):
                 portrait = head([layer[transposed] for layer in layers], _grid(size[::-1])).mT
                 raw = portrait.new_empty(len(transposed), *portrait.shape[1:])
                 raw[~transposed], raw[transposed] = landscape, portrait
-            raw = raw.permute(0, 2, 3, 1)
-            maps = {"points": regress_points(raw[..., :3], self.config.depth_mode)}
-            if self.config.conf_mode is not None:
-                maps["confidence"] = regress_confidence(raw[..., 3], self.config.conf_mode)
-            return maps
+            return self.activate(raw.permute(0, 2, 3, 1))
 
     def forward(
         self,
@@ -207,15 +225,20 @@ class Dust3r(nn.Module):
         return self.read_out(self.head1, layers_i, size_i), self.read_out(self.head2, layers_j, size_j)
 
     @classmethod
-    def from_checkpoint(cls, checkpoint: Checkpoint, name: str = "dust3r") -> "Dust3r":
+    def keys(cls) -> Sequence[Rename]:
+        """Names of the released files to ours."""
+        return KEYS
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: Checkpoint, name: str = "dust3r") -> Self:
         """The network of a released file: ``.pth`` with ``args.model`` in text, or a hub folder with its configuration.
 
         Raises:
             UserError: no configuration in it, or names or shapes that do not fit.
         """
         with torch.device("meta"):
-            network = cls(_released_config(checkpoint), name)
-        tensors = rename_tensors(checkpoint.tensors, KEYS)
+            network = cls(cls.config_type.from_keywords(released_keywords(checkpoint)), name)
+        tensors = rename_tensors(checkpoint.tensors, cls.keys())
         if not any(key.startswith("decoder.blocks2.") for key in tensors):  # CroCo has one decoder: both start from it
             first = "decoder.blocks1."
             tensors |= {
@@ -225,33 +248,36 @@ class Dust3r(nn.Module):
         return network
 
 
-def _is_mode(value: Any, names: Sequence[str]) -> bool:
+def is_mode(value: Any, names: Sequence[str]) -> bool:
+    """Whether a value of a configuration is (one of the names, lower bound, upper bound)."""
     numbers = (
         isinstance(value, tuple) and len(value) == 3 and all(isinstance(bound, int | float) for bound in value[1:])
     )
     return numbers and value[0] in names
 
 
-def _head(config: Dust3rConfig) -> nn.Module:
-    channels = 3 if config.conf_mode is None else 4
-    if config.head_type == "linear":
-        return LinearHead(config.dec_embed_dim, channels, _PATCH)
+def dpt_head(config: Dust3rConfig, channels: int) -> DptHead:
+    """DPT head that reads the encoder's tokens and the decoder's at half, three quarters and all of its depth."""
     depth, width = config.dec_depth, config.dec_embed_dim
-    hooks = (0, depth // 2, depth * 3 // 4, depth)
-    return DptHead(hooks, (config.enc_embed_dim, width, width, width), channels)
+    return DptHead((0, depth // 2, depth * 3 // 4, depth), (config.enc_embed_dim, width, width, width), channels)
 
 
-def _released_config(checkpoint: Checkpoint) -> Dust3rConfig:
+def released_keywords(checkpoint: Checkpoint) -> Mapping[str, Any]:
+    """Keywords of the reference's constructor that a released file, or the config.json beside it, holds.
+
+    Raises:
+        UserError: there are none.
+    """
     config = checkpoint.extra.get("config")
     if config is None:
         arguments = checkpoint.extra.get("args")
         if not isinstance(arguments, dict) or "model" not in arguments:
             raise UserError(f"{checkpoint.path} does not say how its network is built; put its config.json beside it.")
         _, config = parse_constructor(arguments["model"])
-    return Dust3rConfig.from_keywords(config)
+    return config
 
 
-KEYS = (
+BACKBONE_KEYS = (
     Rename(r"enc_blocks\.(.+)", r"encoder.blocks.\1"),
     Rename(r"enc_norm\.(.+)", r"encoder.norm.\1"),
     Rename(r"decoder_embed\.(.+)", r"decoder.embed.\1"),
@@ -259,6 +285,11 @@ KEYS = (
     Rename(r"dec_blocks2\.(.+)", r"decoder.blocks2.\1"),
     Rename(r"dec_norm\.(.+)", r"decoder.norm.\1"),
     Rename(r"mask_token", None),
+)
+"""Names of encoder and decoders in the family's released files to ours."""
+
+KEYS = (
+    *BACKBONE_KEYS,
     Rename(r"downstream_head([12])\.proj\.(.+)", r"head\1.proj.\2"),
     *dpt_keys(r"downstream_head([12])\.dpt\.", r"head\1."),
 )

@@ -14,7 +14,7 @@ import torch
 
 from unposed.errors import UserError
 from unposed.io.checkpoints import Checkpoint, parse_constructor, read_checkpoint
-from unposed.models import mini
+from unposed.models import mast3r, mini
 from unposed.models.base import PairModel
 from unposed.models.croco import Croco, StereoFlow
 from unposed.models.dust3r import Dust3r
@@ -78,6 +78,15 @@ MODELS = (
     _dust3r("dust3r-224-linear", "DUSt3R_ViTLarge_BaseDecoder_224_linear", 532),
     _dust3r("dust3r-512-linear", "DUSt3R_ViTLarge_BaseDecoder_512_linear", 532),
     _dust3r("dust3r-512-dpt", "DUSt3R_ViTLarge_BaseDecoder_512_dpt", 571),
+    ModelRow(
+        "mast3r",
+        "mast3r",
+        f"{FAMILY_LICENCE}, of which Map-free's is the narrowest",
+        689,
+        "naver/MASt3R_ViTLarge_BaseDecoder_512_catmlpdpt_metric",
+        WEIGHTS,
+        CONFIG,
+    ),
 )
 """Everything ``load_model`` takes by name."""
 
@@ -192,9 +201,11 @@ def _from_checkpoint(checkpoint: Checkpoint, name: str, device: torch.device) ->
 
         return Composed.from_checkpoint(checkpoint, device)
     arguments, config = checkpoint.extra.get("args"), checkpoint.extra.get("config")
-    if isinstance(arguments, dict) and parse_constructor(arguments.get("model", "_()"))[0] == _DUST3R_CLASS:
-        return Dust3r.from_checkpoint(checkpoint, name)
-    if isinstance(config, dict) and "head_type" in config:
+    built = parse_constructor(arguments.get("model", "_()"))[0] if isinstance(arguments, dict) else None
+    hub = config if isinstance(config, dict) and "head_type" in config else {}
+    if built == mast3r.CLASS_NAME or "+desc" in hub.get("output_mode", ""):
+        return mast3r.Mast3r.from_checkpoint(checkpoint, name)
+    if built == _DUST3R_CLASS or hub:
         return Dust3r.from_checkpoint(checkpoint, name)
     if "croco_kwargs" in checkpoint.extra or "prediction_head.weight" in checkpoint.tensors:
         raise UserError(f"{checkpoint.path} is a CroCo network, which makes no pointmaps; read it with load_croco.")

@@ -106,10 +106,10 @@ def _attend(
 class Mlp(nn.Module):
     """Two linear layers with a GELU between."""
 
-    def __init__(self, width: int, ratio: float) -> None:
+    def __init__(self, width: int, ratio: float, out_width: int | None = None) -> None:
         super().__init__()
         self.fc1 = Linear(width, int(width * ratio))
-        self.fc2 = Linear(int(width * ratio), width)
+        self.fc2 = Linear(int(width * ratio), out_width or width)
 
     def forward(self, x: Tokens) -> Tokens:
         """Per-token map."""
