@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from unposed.geometry.essential import TwoView
 from unposed.geometry.rotations import matrix_from_axis_angle, rotation_angle
-from unposed.models.two_view import TwoView, consensus_focal, estimate_two_view
+from unposed.models.two_view import consensus_focal, estimate_two_view
 
 SIZE = (480, 640)
 FOCAL = 600.0

@@ -15,11 +15,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from unposed.geometry.cameras import intrinsics_matrix, pointmap_from_depth
+from unposed.geometry.essential import SIGNIFICANCE, TwoView
 from unposed.geometry.transforms import invert_rigid, transform_points
 from unposed.io.resize import ImageRule
 from unposed.models import sift
 from unposed.models.plane_sweep import sweep_both
-from unposed.models.two_view import FOCAL_SPREAD, SIGNIFICANCE, TwoView, consensus_focal, estimate_two_view
+from unposed.models.two_view import FOCAL_SPREAD, consensus_focal, estimate_two_view
 from unposed.views import Matches, Pair, PairPrediction, View
 
 TOP_CONFIDENCE = 10.0
