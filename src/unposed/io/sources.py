@@ -42,7 +42,7 @@ def named_files(source: Source) -> dict[str, Path]:
     alone = len(paths) == 1 and paths[0].is_dir()
     base = paths[0] if alone else Path(os.path.commonpath([file.parent for file in files]))
     named = {_name(file, base): file for file in files}
-    return dict(sorted(named.items(), key=lambda item: _natural_key(item[0])))
+    return dict(sorted(named.items(), key=lambda item: natural_key(item[0])))
 
 
 def describe(source: Source) -> str:
@@ -86,6 +86,7 @@ def _name(file: Path, base: Path) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-def _natural_key(name: str) -> tuple[list[tuple[int, int, str]], str]:
+def natural_key(name: str) -> tuple[list[tuple[int, int, str]], str]:
+    """Sorting key that counts: img2 before img10."""
     parts = re.split(r"([0-9]+)", name.casefold())
     return [(0, int(part[:300]), "") if part.isdecimal() else (1, 0, part) for part in parts], name
