@@ -28,15 +28,15 @@ class Keypoints:
     descriptors: Float[Tensor, "n 128"]
 
 
-def detect(image: UInt8[Tensor, "height width 3"]) -> Keypoints:
-    """The strongest keypoints of an RGB image, up to ``KEYPOINTS`` positions."""
+def detect(image: UInt8[Tensor, "height width 3"], most: int = KEYPOINTS) -> Keypoints:
+    """The strongest keypoints of an RGB image, up to ``most`` positions."""
     grey = cv2.cvtColor(image.numpy(), cv2.COLOR_RGB2GRAY)
     detector = cv2.SIFT.create(contrastThreshold=CONTRAST, edgeThreshold=12, enable_precise_upscale=True)
     strongest = sorted(detector.detect(grey, None), key=lambda keypoint: -keypoint.response)
     places = dict.fromkeys((*keypoint.pt, keypoint.size / 2) for keypoint in strongest)
     if not places:
         return Keypoints(torch.zeros(0, 2), torch.zeros(0, 128))
-    found = torch.from_numpy(np.array(list(places)[:KEYPOINTS], np.float32))
+    found = torch.from_numpy(np.array(list(places)[:most], np.float32))
     return Keypoints(*describe(grey, found[:, :2], found[:, 2]))
 
 
