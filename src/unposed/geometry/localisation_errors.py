@@ -18,5 +18,5 @@ def recall_within(
     rotation: Float[np.ndarray, "queries"],
     thresholds: Sequence[tuple[float, float]],
 ) -> list[float]:
-    """Percentage of queries whose errors are within each pair of limits (metres, degrees), both included."""
-    return [100 * float(((translation <= metres) & (rotation <= degrees)).mean()) for metres, degrees in thresholds]
+    """Percentage of queries whose errors are within each pair of limits (metres, degrees), both excluded."""
+    return [100 * float(((translation < metres) & (rotation < degrees)).mean()) for metres, degrees in thresholds]
