@@ -8,10 +8,9 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
+from unposed.align.keypoints import merge_keypoints
 from unposed.geometry.cameras import map_pixels
 from unposed.views import Camera, Matches, Pair, Tracks, View
-
-_QUANTUM = 16  # pixels closer than 1/16 px in one view are one feature
 
 
 def build_tracks(matches: Mapping[Pair, Matches]) -> tuple[Tensor, Tensor, Tensor]:
@@ -20,20 +19,22 @@ def build_tracks(matches: Mapping[Pair, Matches]) -> tuple[Tensor, Tensor, Tenso
     Two features are one track when a chain of matches joins them, unless the track would then enter a view twice: such
     chains are cut at their less confident links.
     """
-    keys, pixels, links, confidence = _features(matches)
-    if len(keys) == 0:
+    keypoints = merge_keypoints(matches)
+    if len(keypoints.view) == 0:
         return torch.zeros(0, dtype=torch.long), torch.zeros(0, 2), torch.zeros(0, dtype=torch.long)
-    view = keys[:, 0]
-    track = _components(links, len(keys))
+    view = keypoints.view.numpy()
+    links = torch.cat(list(keypoints.links.values())).numpy()
+    confidence = torch.cat([found.confidence for found in matches.values()]).numpy()
+    track = _components(links, len(view))
     twice = _enters_a_view_twice(track, view)
     if twice.any():
         suspect = twice[track[links[:, 0]]]
         order = np.argsort(-confidence[suspect], kind="stable")
         kept = _consistent_links(links[suspect][order], view)
-        track = _components(np.concatenate([links[~suspect], kept]), len(keys))
+        track = _components(np.concatenate([links[~suspect], kept]), len(view))
     seen_again = np.bincount(track)[track] >= 2
     _, track = np.unique(track[seen_again], return_inverse=True)
-    return torch.from_numpy(view[seen_again]), torch.from_numpy(pixels[seen_again]).float(), torch.from_numpy(track)
+    return torch.from_numpy(view[seen_again]), keypoints.pixel[seen_again], torch.from_numpy(track)
 
 
 def _components(links: np.ndarray, count: int) -> np.ndarray:
@@ -63,22 +64,6 @@ def _consistent_links(links: np.ndarray, view: np.ndarray) -> np.ndarray:
                 members[k] = groups[0]
         kept.append(link)
     return np.array(kept, links.dtype).reshape(-1, 2)
-
-
-def _features(matches: Mapping[Pair, Matches]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Distinct features as (view, quantised x, quantised y), their pixels, and a link (feature, feature) a match."""
-    rows = [np.zeros((0, 3))]
-    for (i, j), found in matches.items():
-        for view, points in ((i, found.points_a), (j, found.points_b)):
-            rows.append(np.column_stack([np.full(len(points), view), points.double().numpy()]))
-    table = np.concatenate(rows)
-    quantised = np.column_stack([table[:, 0], np.rint(table[:, 1:] * _QUANTUM)]).astype(np.int64)
-    keys, first, inverse = np.unique(quantised, axis=0, return_index=True, return_inverse=True)
-    blocks = np.split(inverse.reshape(-1), np.cumsum([len(block) for block in rows]))[1:-1]
-    links = [np.column_stack([a, b]) for a, b in zip(blocks[::2], blocks[1::2], strict=True)]
-    confidence = [found.confidence.numpy() for found in matches.values()]
-    empty = np.zeros((0, 2), np.int64)
-    return keys, table[first, 1:], np.concatenate([empty, *links]), np.concatenate([np.zeros(0), *confidence])
 
 
 def triangulate(
