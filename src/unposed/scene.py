@@ -8,7 +8,7 @@ could not be joined to the rest form further components, each a scene in its own
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ from unposed.errors import UserError
 from unposed.geometry.cameras import pointmap_from_depth
 from unposed.geometry.transforms import rigid, transform_points
 from unposed.io.atomic import atomic_write
-from unposed.io.depth_files import at_original_size, write_depth
+from unposed.io.depth_files import at_original_size, depth_at_original_size, unique_stems, write_depth
 from unposed.io.mesh import depth_edges
 from unposed.io.nerfstudio import write_transforms
 from unposed.io.ply import write_ply
@@ -292,11 +292,10 @@ class Scene:
         write_colmap_text(path, cameras, points)
 
     def _export_depth(self, path: Path) -> None:
-        stems = [str(PurePosixPath(view.name).with_suffix("")) for view in self._views]
-        for item, stem in zip(self.views, stems, strict=True):
-            name = stem if stems.count(stem) == 1 else item.view.name
-            depth, confidence = (at_original_size(values, item.view) for values in (item.depth, item.confidence))
-            write_depth(path / name, depth, item.camera.intrinsics, confidence, metric=self.metric)
+        for item, stem in zip(self.views, unique_stems([view.name for view in self._views]), strict=True):
+            depth = depth_at_original_size(item.depth, item.view)
+            confidence = at_original_size(item.confidence, item.view)
+            write_depth(path / stem, depth, item.camera.intrinsics, confidence, metric=self.metric)
 
     def _tensors(self) -> dict[str, Tensor]:
         tensors = {}

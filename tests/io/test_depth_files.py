@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from tests.factories import box_scene
-from unposed.io.depth_files import at_original_size, write_depth
+from unposed.io.depth_files import at_original_size, depth_at_original_size, unique_stems, write_depth
+from unposed.views import View
 
 
 @pytest.mark.parametrize("metric", [True, False])
@@ -52,3 +53,44 @@ def test_maps_of_the_original_size_agree_with_its_camera():
     assert torch.equal(large[y.long(), x.long()], expected)
     assert (large[:, 0] == 0).all()  # cropped away
     assert (large[:, -1] == 0).all()
+
+
+def _enlarged(depth, factor=5):
+    """Depth at the pixels of a photo ``factor`` times larger."""
+    height, width = depth.shape
+    shift = (factor - 1) / 2
+    affine = torch.tensor([[factor, 0, shift], [0, factor, shift], [0, 0, 1]], dtype=torch.float64)
+    image = torch.zeros(height, width, 3, dtype=torch.uint8)
+    return depth_at_original_size(depth, View("a", image, affine, (factor * width, factor * height)))
+
+
+def test_a_slanted_plane_stays_plane_between_pixels():
+    u = torch.arange(30).float()
+    depth = (1 / (0.5 - 0.005 * u)).expand(20, 30).contiguous()
+    original = (torch.arange(150).float() - 2) / 5
+    expected = 1 / (0.5 - 0.005 * original)
+    inside = slice(2, 147)
+    error = (_enlarged(depth)[:, inside] / expected[inside] - 1).abs()
+    assert error.max() < 2e-4  # the nearest pixel would be 0.4 % off
+
+
+def test_no_depth_is_invented_between_two_surfaces_or_beside_the_unknown():
+    depth = torch.ones(20, 30)
+    depth[:, 10:] = 2.0
+    depth[5:8, 20:25] = 0
+    large = _enlarged(depth)
+    assert set(large.unique().tolist()) == {0.0, 1.0, 2.0}
+    assert torch.equal(large, depth.repeat_interleave(5, 0).repeat_interleave(5, 1))
+
+
+@pytest.mark.parametrize(
+    ("names", "stems"),
+    [
+        (["a.jpg", "b/a.jpg"], ["a", "b/a"]),
+        (["a.jpg", "a.png", "b.png"], ["a.jpg", "a.png", "b"]),
+        (["a.jpg", "A.JPG"], ["a.jpg", "A.JPG_2"]),
+        (["a.jpg", "a.png", "a.png.webp"], ["a.jpg", "a.png", "a.png_2"]),
+    ],
+)
+def test_no_two_photos_share_a_stem(names, stems):
+    assert unique_stems(names) == stems

@@ -1,7 +1,9 @@
 """Depth maps as files: 16-bit PNG with its unit in a JSON beside it, and NPZ with everything."""
 
 import json
-from pathlib import Path
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import cv2
@@ -13,6 +15,8 @@ from torch import Tensor
 from unposed.io.atomic import atomic_write
 from unposed.views import View
 
+SAME_SURFACE = 1.04
+"""Neighbouring pixels whose depths differ by no more than this factor are taken for one surface."""
 _MILLIMETRE = 0.001
 _HIGHEST = 65535
 
@@ -27,37 +31,123 @@ def write_depth(
 ) -> list[Path]:
     """Write ``<stem>_depth.png``, ``<stem>_depth.json`` and ``<stem>_depth.npz``; returns their paths.
 
-    PNG: depth along z = value * ``unit`` of the JSON; 0 is unknown. The unit is a millimetre for metric depth up to 65
-    metres, else the largest depth / 65535. NPZ: ``depth`` (float32, 0 unknown), ``confidence`` (where there is one),
-    ``intrinsics`` (3x3, pixel (0, 0) is the centre of the top-left pixel) and ``metric``.
-
     Raises:
         UserError: the place cannot be written.
     """
     stem = Path(stem)
-    png, description, npz = (stem.with_name(f"{stem.name}_depth.{suffix}") for suffix in ("png", "json", "npz"))
-    known = torch.where(depth.isfinite() & (depth > 0), depth, 0.0).numpy().astype(np.float32)
+    png, npz = (stem.with_name(f"{stem.name}_depth.{suffix}") for suffix in ("png", "npz"))
+    write_depth_npz(npz, depth, intrinsics, confidence, metric=metric)
+    return [*write_depth_png(png, depth, intrinsics, metric=metric), npz]
+
+
+def write_depth_npz(
+    path: str | Path,
+    depth: Float[Tensor, "height width"],
+    intrinsics: Float[Tensor, "3 3"],
+    confidence: Float[Tensor, "height width"] | None = None,
+    *,
+    metric: bool = False,
+) -> None:
+    """``depth`` (float32, 0 unknown), ``confidence`` (where there is one), ``intrinsics`` (3x3) and ``metric``.
+
+    In the intrinsics pixel (0, 0) is the centre of the top-left pixel.
+
+    Raises:
+        UserError: the place cannot be written.
+    """
+    arrays: dict[str, Any] = {"depth": _known(depth), "intrinsics": intrinsics.numpy(), "metric": np.array(metric)}
+    if confidence is not None:
+        arrays["confidence"] = confidence.numpy()
+    with atomic_write(path) as temporary:
+        np.savez_compressed(temporary, **arrays)
+
+
+def write_depth_png(
+    path: str | Path, depth: Float[Tensor, "height width"], intrinsics: Float[Tensor, "3 3"], *, metric: bool = False
+) -> list[Path]:
+    """A 16-bit PNG and, beside it, a JSON that says what its values mean; returns the paths of both.
+
+    Depth along z = value * ``unit`` of the JSON; 0 is unknown. The unit is a millimetre for metric depth up to 65
+    metres, else the largest depth / 65535.
+
+    Raises:
+        UserError: the place cannot be written.
+    """
+    path = Path(path)
+    known = _known(depth)
     highest = float(known.max(initial=0.0))
     unit = _MILLIMETRE if metric and highest <= _HIGHEST * _MILLIMETRE else max(highest, 1e-12) / _HIGHEST
     values = np.where(known > 0, np.clip(np.rint(known / unit), 1, _HIGHEST), 0).astype(np.uint16)
     encoded = cv2.imencode(".png", values)[1]
-    with atomic_write(png) as path:
-        path.write_bytes(encoded.tobytes())
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(encoded.tobytes())
     facts = {"unit": unit, "metric": metric, "unknown": 0, "intrinsics": intrinsics.tolist()}
-    with atomic_write(description) as path:
-        path.write_text(json.dumps(facts, indent=1), encoding="utf-8")
-    arrays: dict[str, Any] = {"depth": known, "intrinsics": intrinsics.numpy(), "metric": np.array(metric)}
-    if confidence is not None:
-        arrays["confidence"] = confidence.numpy()
-    with atomic_write(npz) as path:
-        np.savez_compressed(path, **arrays)
-    return [png, description, npz]
+    description = path.with_suffix(".json")
+    with atomic_write(description) as temporary:
+        temporary.write_text(json.dumps(facts, indent=1), encoding="utf-8")
+    return [path, description]
+
+
+def _known(depth: Float[Tensor, "height width"]) -> np.ndarray:
+    """Depth as float32 with 0 for everything that is no depth."""
+    return torch.where(depth.isfinite() & (depth > 0), depth, 0.0).numpy().astype(np.float32)
 
 
 def at_original_size(
     values: Float[Tensor, "height width"], view: View
 ) -> Float[Tensor, "original_height original_width"]:
     """A map of the view's pixels at the original photo's pixels, nearest neighbour; 0 where the view was cropped."""
-    view_from_original = torch.linalg.inv(view.original_from_view)[:2].numpy()
-    flags = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
-    return torch.from_numpy(cv2.warpAffine(values.numpy(), view_from_original, view.original_size, flags=flags))
+    return _warp(values, view, cv2.INTER_NEAREST)
+
+
+def depth_at_original_size(
+    depth: Float[Tensor, "height width"], view: View
+) -> Float[Tensor, "original_height original_width"]:
+    """Depth of the view's pixels at the original photo's pixels; 0 where unknown or where the view was cropped.
+
+    Between four pixels of one surface inverse depth is interpolated, which keeps planes plane. Where the four differ by
+    more than ``SAME_SURFACE``, or one is unknown, the nearest one counts: no depth is made up between two surfaces.
+    """
+    nearest = at_original_size(depth, view)
+    known = depth > 0
+    inverse = torch.where(known, 1 / depth, 0.0)
+    blended = _warp(inverse, view, cv2.INTER_LINEAR, border=cv2.BORDER_REPLICATE)
+    corners = torch.nn.functional.pad(inverse[None, None], (0, 1, 0, 1), "replicate")
+    highest, lowest = (sign * torch.nn.functional.max_pool2d(sign * corners, 2, 1)[0, 0] for sign in (1, -1))
+    one_surface = ((lowest > 0) & (highest <= SAME_SURFACE * lowest)).float()
+    smooth = _warp(one_surface, view, cv2.INTER_NEAREST, border=cv2.BORDER_REPLICATE, corner=0.5) > 0
+    return torch.where(smooth & (nearest > 0), 1 / blended, nearest)
+
+
+def _warp(
+    values: Float[Tensor, "height width"],
+    view: View,
+    interpolation: int,
+    border: int = cv2.BORDER_CONSTANT,
+    corner: float = 0.0,
+) -> Float[Tensor, "original_height original_width"]:
+    """A map of the view at the original photo's pixels; value (x, y) lies at view pixel (x + corner, y + corner)."""
+    values_from_original = torch.linalg.inv(view.original_from_view.double())[:2].numpy().copy()
+    values_from_original[:, 2] -= corner
+    flags = interpolation | cv2.WARP_INVERSE_MAP
+    warped = cv2.warpAffine(values.numpy(), values_from_original, view.original_size, flags=flags, borderMode=border)
+    return torch.from_numpy(warped)
+
+
+def unique_stems(names: Sequence[str]) -> list[str]:
+    """A name without its suffix for every file of a set; the full one where two would be the same.
+
+    ``a.jpg`` and ``a.png`` stay ``a.jpg`` and ``a.png``; names that differ only by case count as the same, since some
+    disks do not tell them apart, and get a number.
+    """
+    stems = [str(PurePosixPath(name).with_suffix("")) for name in names]
+    counts = Counter(stem.casefold() for stem in stems)
+    chosen = [stem if counts[stem.casefold()] == 1 else name for name, stem in zip(names, stems, strict=True)]
+    taken: set[str] = set()
+    for k, stem in enumerate(chosen):
+        number = 1
+        while chosen[k].casefold() in taken:
+            number += 1
+            chosen[k] = f"{stem}_{number}"
+        taken.add(chosen[k].casefold())
+    return chosen

@@ -2,13 +2,15 @@
 
 import hashlib
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from unposed.errors import UserError
-from unposed.io.photos import Photo, find_photos
+from unposed.io import videos
+from unposed.io.photos import Photo, PhotoSet, find_photos
 from unposed.models.base import PairModel
 from unposed.models.default import choose_default
 from unposed.models.registry import load_model
@@ -39,6 +41,34 @@ def as_photo(source: PhotoLike, name: str = "photo.png") -> Photo:
     if len(photos) != 1:
         raise UserError(f"{source} holds {len(photos)} photos where one is asked for: name one of them.")
     return photos[0]
+
+
+PhotosLike = PhotoLike | Sequence[PhotoLike] | PhotoSet
+"""One photo, or several: a folder, a glob pattern, a video, a list of files and folders, or a list of photos."""
+
+
+def as_photos(source: PhotosLike, *, frames: int | None = None, every: int | None = None) -> PhotoSet:
+    """All photos of a source, checked; ``frames`` and ``every`` choose frames of a video.
+
+    Pictures and arrays of a list are called ``photo_0.png``, ``photo_1.png``, ...
+
+    Raises:
+        UserError: as ``find_photos`` and ``as_photo`` do.
+    """
+    if isinstance(source, PhotoSet):
+        return source
+    if isinstance(source, Image.Image | np.ndarray | Photo):
+        return PhotoSet([as_photo(source)], [])
+    if isinstance(source, str | Path) or all(isinstance(item, str | Path) for item in source):
+        return find_photos(source, frames=frames, every=every)  # type: ignore[arg-type]
+    return PhotoSet([as_photo(item, f"photo_{k}.png") for k, item in enumerate(source)], [])
+
+
+def is_one_photo(source: PhotosLike) -> bool:
+    """Whether a source is by its form a single photo, and not a list, a folder, a pattern or a video."""
+    if isinstance(source, str | Path):
+        return Path(source).is_file() and Path(source).suffix.lower() not in videos.SUFFIXES
+    return isinstance(source, Image.Image | np.ndarray | Photo)
 
 
 def as_model(model: str | Path | PairModel, device: str, report: Reporter) -> PairModel:

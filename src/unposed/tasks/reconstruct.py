@@ -20,7 +20,7 @@ from unposed.geometry.cameras import project
 from unposed.geometry.transforms import transform_points
 from unposed.io.atomic import atomic_write
 from unposed.io.pairs_cache import PairCache, run_fingerprint
-from unposed.io.photos import Photo, find_photos, make_views
+from unposed.io.photos import Photo, PhotoSet, find_photos, make_views
 from unposed.models.base import PairModel
 from unposed.models.inference import predict_pairs
 from unposed.scene import Scene, SceneView
@@ -31,7 +31,7 @@ from unposed.views import Camera, Matches, Pair, PairPrediction, View
 COMPLETE_UP_TO = 30
 """Photos up to which every pair is looked at when the scene graph is left to us."""
 
-Source = str | Path | Sequence[str | Path]
+Source = str | Path | Sequence[str | Path] | PhotoSet
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def reconstruct(
     """Cameras, depth and points of photos that nobody calibrated.
 
     Args:
-        source: a folder, a glob pattern, one photo or video, or a list of them.
+        source: a folder, a glob pattern, one photo or video, a list of them, or photos that were found already.
         model: a registered name, a path to a released file, a loaded model, or ``auto``.
         out: folder for the scene and its exports. With it, finished pairs outlive an interruption: the same call
             again continues where the last one stopped.
@@ -87,7 +87,7 @@ def reconstruct(
     """
     report = report or Silent()
     started = time.monotonic()
-    found = find_photos(source, frames=frames, every=every)
+    found = source if isinstance(source, PhotoSet) else find_photos(source, frames=frames, every=every)
     for skipped in found.skipped:
         report.say(f"skipped {skipped.name}: {skipped.reason}")
     photos = found.photos if out is None else [_kept(photo, Path(out) / "images") for photo in found.photos]
@@ -125,7 +125,7 @@ def reconstruct(
     provenance = {
         "unposed": version("unposed"),
         "torch": torch.__version__,
-        "source": str(source),
+        "source": ", ".join(p.name for p in found.photos) if isinstance(source, PhotoSet) else str(source),
         "graph": graph,
         "pairs": len(pairs),
         "skipped": [f"{s.name}: {s.reason}" for s in found.skipped],
