@@ -3,13 +3,16 @@
 Frames: camera axes x right, y down, z forward; pixel (0, 0) is the centre of the top-left pixel.
 """
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
+from unposed.geometry.rotations import rotation_angle
 from unposed.geometry.transforms import invert_rigid
 
 Pair = tuple[int, int]
@@ -95,6 +98,38 @@ class PairPrediction:
     descriptor_confidence_i: Float[Tensor, "height_i width_i"] | None = None
     """How far a descriptor can be trusted; the model's own definition, positive (MASt3R, section 3.2)."""
     descriptor_confidence_j: Float[Tensor, "height_j width_j"] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class RelativePose:
+    """How camera b stands to camera a, and whether to believe it."""
+
+    b_from_a: Float[Tensor, "4 4"]
+    """Rigid transform (float64) that maps points of camera a to camera b; the identity where nothing was found."""
+    scale: Literal["metric", "unit"]
+    """Length of the translation: metres, or 1 where nobody can know it."""
+    reliable: bool
+    """Whether rotation and direction of the translation can be trusted; ``reason`` says why not."""
+    reason: str
+    """One sentence; empty when reliable."""
+    method: str
+    """What the pose comes from: essential, procrustes, pnp, or the name of a model that regresses it."""
+    inliers: int = 0
+    """Matches that obey the pose and lie in front of both cameras."""
+    matches: int = 0
+    """Matches that were looked at."""
+    rotation_uncertainty: float = 180.0
+    """Standard error of the rotation, degrees."""
+    translation_uncertainty: float = 90.0
+    """Standard error of the direction of the translation, degrees."""
+    intrinsics_a: Float[Tensor, "3 3"] | None = None
+    """K in pixels of the original photo a, where the method knows or finds it."""
+    intrinsics_b: Float[Tensor, "3 3"] | None = None
+
+    @property
+    def rotation_degrees(self) -> float:
+        """Angle between the two cameras."""
+        return math.degrees(float(rotation_angle(self.b_from_a[:3, :3])))
 
 
 @dataclass(frozen=True, eq=False)
