@@ -16,11 +16,24 @@ def test_nearest_is_nearest(seed: int, queries: int, references: int, channels: 
     torch.testing.assert_close(distances.gather(1, found[:, None])[:, 0], distances.amin(1), atol=1e-9, rtol=0)
 
 
-def test_blocks_do_not_change_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    query, reference = normal(0, 100, 16), normal(1, 80, 16)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_blocks_do_not_change_the_answer(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
+    query, reference = normal(0, 100, 16).to(dtype), normal(1, 80, 16).to(dtype)
     whole = nearest_neighbours(query, reference)
-    monkeypatch.setattr(neighbours, "_BLOCK_BYTES", 80 * 4 * 7)
+    monkeypatch.setattr(neighbours, "_QUERIES", 30)
+    monkeypatch.setattr(neighbours, "_REFERENCES", 7)
     assert torch.equal(nearest_neighbours(query, reference), whole)
+    assert torch.equal(torch.cdist(query.double(), reference.double()).argmin(1), whole)
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_a_rough_search_first_finds_the_same(monkeypatch: pytest.MonkeyPatch, fast: bool) -> None:
+    monkeypatch.setattr(neighbours, "fast_bfloat16", lambda device: fast)
+    monkeypatch.setattr(neighbours, "_REFERENCES", 16)
+    reference = torch.nn.functional.normalize(normal(1, 3000, 24).float(), dim=-1)
+    query = torch.nn.functional.normalize(reference[::7] + 0.02 * normal(2, len(reference[::7]), 24).float(), dim=-1)
+    exact = torch.cdist(query.double(), reference.double()).argmin(1)
+    assert torch.equal(nearest_neighbours(query, reference), exact)
 
 
 @given(seeds, st.integers(1, 30), st.integers(1, 30))

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from unposed.errors import UserError
+from unposed.hardware import fast_bfloat16
 from unposed.nets.transformer import Linear, PatchEmbed
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -35,19 +36,10 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
         UserError: another name than auto, float32 or bfloat16.
     """
     if name == "auto":
-        return torch.bfloat16 if _fast_bfloat16(device) else torch.float32
+        return torch.bfloat16 if fast_bfloat16(device) else torch.float32
     if name not in _DTYPES:
         raise UserError(f"No number format {name!r}; use auto, {' or '.join(_DTYPES)}.")
     return _DTYPES[name]
-
-
-def _fast_bfloat16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type == "cpu":
-        capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # absent before torch 2.10
-        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-    return False
 
 
 def prepare_for_inference(network: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
