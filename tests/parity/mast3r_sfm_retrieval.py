@@ -5,6 +5,7 @@ import argparse
 import numpy as np
 import torch
 
+from unposed.align.graph import farthest_points, make_pairs, retrieval_pairs
 from unposed.io.checkpoints import read_checkpoint
 from unposed.models import asmk
 from unposed.models.retrieval_head import RetrievalHead, learn_whitening
@@ -72,3 +73,62 @@ def _released_head(case: Case, arguments: dict) -> RetrievalHead:
     )
     checkpoint = read_checkpoint(file)
     return RetrievalHead.from_state(checkpoint.extra["args"], checkpoint.tensors, file)
+
+
+@runs("mast3r-sfm", "pairs_graphs*")
+def pairs_graphs(case: Case) -> None:
+    for run in case.params["graphs"]:
+        for symmetrize in case.params["symmetrize"]:
+            pairs = make_pairs(run["graph"], run["n"], symmetrize, run["prefilter"])
+            _check_pairs(case, f"{run['name']}_sym{int(symmetrize)}", pairs)
+
+
+@runs("mast3r-sfm", "pairs_retrieval*")
+def pairs_retrieval(case: Case) -> None:
+    for c, run in enumerate(case.params["cases"]):
+        similarity = case.inputs[f"sim_{c}"]
+        if run["Na"] > 0:
+            _check_sampling(case, c, run, 1 - similarity)
+        if run["Na"] > 0 and _repeats(case.outputs[f"keyframes_{c}"]):
+            case.excuse(f"pairs_{c}", _CHOSEN_TWICE)
+            case.excuse(f"symmetrised_{c}", _CHOSEN_TWICE)
+            continue
+        pairs = retrieval_pairs(similarity, run["Na"], run["k"], run["start"])
+        _check_pairs(case, f"pairs_{c}", pairs)
+        _check_pairs(case, f"symmetrised_{c}", pairs + [(j, i) for i, j in pairs])
+
+
+_CHOSEN_TWICE = "reference bug: a view is at no distance 0 from itself, so that it becomes a key view twice"
+
+
+def _check_sampling(case: Case, c: int, run: dict, distance: np.ndarray) -> None:
+    """Key views, how far apart they are, and the same sampling stopped by a distance."""
+    stop = case.params["fps_dist_thresh"]
+    by_count = farthest_points(distance, run["Na"], run["start"])
+    by_distance = farthest_points(distance, len(distance), run["start"], stop)
+    for repeated, name, value in (
+        (f"keyframes_{c}", f"keyframes_{c}", by_count[0]),
+        (f"keyframes_{c}", f"fps_dist_{c}", by_count[1]),
+        (f"fps_thr{stop}_idx_{c}", f"fps_thr{stop}_idx_{c}", by_distance[0]),
+    ):
+        if _repeats(case.outputs[repeated]):
+            case.excuse(name, _CHOSEN_TWICE)
+        else:
+            case.check(name, np.array(value))
+
+
+def _repeats(views: np.ndarray) -> bool:
+    return len(set(views.tolist())) < len(views)
+
+
+def _check_pairs(case: Case, name: str, pairs: list[tuple[int, int]]) -> None:
+    """Compare with the reference's sorted list; where it lists a pair twice, without the repetition."""
+    expected = list(map(tuple, case.outputs[name].tolist()))
+    symmetrised = len(pairs) > 0 and {(j, i) for i, j in pairs} == set(pairs)
+    proper = {frozenset(pair) for pair in expected if pair[0] != pair[1]}
+    if len(expected) == len(proper) * (2 if symmetrised else 1):
+        case.check(name, np.array(sorted(pairs)).reshape(-1, 2))
+        return
+    case.excuse(name, "reference bug: a pair is listed again the other way round, or a view is paired with itself")
+    assert {frozenset(pair) for pair in pairs} == proper
+    assert len(pairs) == len(proper) * (2 if symmetrised else 1)

@@ -1,28 +1,46 @@
-"""Which pairs of views to look at (DUSt3R's scene graphs), and which views they connect."""
+"""Which pairs of views to look at (scene graphs of DUSt3R and MASt3R-SfM), and which views they connect."""
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float
+from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components as scipy_components
+from scipy.sparse.csgraph import minimum_spanning_tree
+from torch import Tensor
 
 from unposed.errors import UserError
 from unposed.views import Pair
 
 _DEFAULT_ARGUMENT = {"swin": 3, "logwin": 3, "oneref": 0}
+_RETRIEVAL = re.compile(r"retrieval(?:-(\d+)-(\d+))?")
+_KEY_VIEWS, _NEIGHBOURS = 20, 10
 
 
-def make_pairs(graph: str, views: int, symmetrize: bool = True, prefilter: str | None = None) -> list[Pair]:
+def make_pairs(
+    graph: str,
+    views: int,
+    symmetrize: bool = True,
+    prefilter: str | None = None,
+    similarity: Float[Tensor, "views views"] | None = None,
+) -> list[Pair]:
     """Ordered pairs (i, j), i != j, of a scene graph over ``views`` photos in sequence order.
 
     ``graph``: ``complete``; ``swin-W`` (each photo with its next W; default 3); ``logwin-W`` (with those 1, 2, 4, ...
     2^(W-1) away; default 3); ``oneref-R`` (photo R with all others; default 0). Windows wrap around, unless the name
-    ends in ``-noncyclic``. ``symmetrize`` appends every (j, i). ``prefilter`` ``seqK`` / ``cycK`` keeps the pairs at
-    most K apart in the sequence / in the closed sequence. A name that is none of these is a ``UserError``.
+    ends in ``-noncyclic``. ``retrieval-A-K`` (see ``retrieval_pairs``; default 20 and 10) needs the ``similarity`` of
+    the photos. ``symmetrize`` appends every (j, i). ``prefilter`` ``seqK`` / ``cycK`` keeps the pairs at most K apart
+    in the sequence / in the closed sequence. A name that is none of these is a ``UserError``.
     """
     kind, argument, cyclic = _parse(graph)
-    if kind == "complete":
+    if kind == "retrieval":
+        if similarity is None:
+            raise UserError(f"Scene graph {graph!r} needs to know which photos are alike; choose another one here.")
+        pairs = retrieval_pairs(similarity, *_retrieval_numbers(graph))
+    elif kind == "complete":
         pairs = [(i, j) for i in range(views) for j in range(i)]
     elif kind == "oneref":
         if argument >= views:
@@ -34,6 +52,76 @@ def make_pairs(graph: str, views: int, symmetrize: bool = True, prefilter: str |
     if symmetrize:
         pairs = pairs + [(j, i) for i, j in pairs]
     return pairs if prefilter is None else _prefilter(pairs, views, prefilter)
+
+
+def needs_similarity(graph: str) -> bool:
+    """Whether ``make_pairs`` needs the similarity of the photos for this scene graph."""
+    return _RETRIEVAL.fullmatch(graph) is not None
+
+
+def retrieval_pairs(
+    similarity: Float[Tensor, "views views"] | ArrayLike, key_views: int, neighbours: int, start: int | None = None
+) -> list[Pair]:
+    """MASt3R-SfM's scene graph (3DV 2025, section 4.1): linear in the number of views, each unordered pair once.
+
+    ``key_views`` views that differ most are paired among themselves, every other view with the key view most like it,
+    and every view with those that are most like it: the first ``neighbours`` of its row, of which the view itself
+    normally is one. Row i of ``similarity`` says what view i, as a query, is like.
+
+    Pairs among key views are (earlier chosen, later chosen), all others (smaller, larger). The graph may be in pieces.
+    """
+    distance = 1 - np.asarray(similarity, dtype=np.float32)
+    pairs: dict[Pair, None] = {}
+
+    def add(i: int, j: int) -> None:
+        if i != j and (i, j) not in pairs and (j, i) not in pairs:
+            pairs[i, j] = None
+
+    if key_views > 0:
+        key, _ = farthest_points(distance, key_views, start)
+        for position, i in enumerate(key):
+            for j in key[position + 1 :]:
+                add(i, j)
+        for i in sorted(set(range(len(distance))) - set(key)):
+            nearest = key[int(distance[i, key].argmin())]
+            add(min(i, nearest), max(i, nearest))
+    for i, order in enumerate(distance.argsort(axis=1)):
+        for j in order[:neighbours].tolist():
+            add(min(i, j), max(i, j))
+    return list(pairs)
+
+
+def farthest_points(
+    distance: NDArray[np.float32], count: int, start: int | None = None, nearest: float | None = None
+) -> tuple[list[int], list[float]]:
+    """Farthest point sampling: each next point is the one farthest from those chosen; and how far that was.
+
+    It begins with ``start``, by default the point with the smallest sum of distances, and ends with ``count`` points,
+    all of them, or where the next point is closer than ``nearest``. ``distance[i, j]`` is how far j is from i.
+    """
+    chosen = [int(distance.sum(axis=1).argmin()) if start is None else start]
+    when = [0.0]
+    closest = distance[chosen[0]].copy()
+    while len(chosen) < min(count, len(distance)):
+        closest[chosen[-1]] = -np.inf
+        following = int(closest.argmax())
+        if nearest is not None and closest[following] < nearest:
+            break
+        chosen.append(following)
+        when.append(float(closest[following]))
+        closest = np.minimum(closest, distance[following])
+    return chosen, when
+
+
+def connecting_pairs(similarity: Float[Tensor, "views views"] | ArrayLike, pairs: Iterable[Pair]) -> list[Pair]:
+    """The fewest further pairs that make one piece of what ``pairs`` connects, of the views most alike."""
+    alike = np.asarray(similarity, dtype=np.float64)
+    distance = 2 - np.maximum(alike, alike.T)
+    for i, j in pairs:
+        distance[i, j] = distance[j, i] = 1e-9
+    tree = minimum_spanning_tree(np.triu(distance, 1)).tocoo()
+    new = tree.data > 1e-6
+    return list(zip(tree.row[new].tolist(), tree.col[new].tolist(), strict=True))
 
 
 def read_pairs(path: Path, names: Sequence[str]) -> list[Pair]:
@@ -73,6 +161,8 @@ def connected_components(views: int, pairs: Iterable[Pair]) -> list[list[int]]:
 
 def _parse(graph: str) -> tuple[str, int, bool]:
     """(kind, number, cyclic) of a scene graph's name."""
+    if needs_similarity(graph):
+        return "retrieval", 0, False
     base = graph.removesuffix("-noncyclic")
     kind, _, number = base.partition("-")
     known = kind in _DEFAULT_ARGUMENT or (graph == "complete")
@@ -84,9 +174,17 @@ def _parse(graph: str) -> tuple[str, int, bool]:
         or (base != graph and not windowed)
     ):
         raise UserError(
-            f"Unknown scene graph {graph!r}; use complete, swin-W, logwin-W (both also -noncyclic) or oneref-R."
+            f"Unknown scene graph {graph!r}; use complete, swin-W, logwin-W (both also -noncyclic), oneref-R or "
+            "retrieval-A-K."
         )
     return kind, int(number) if number else _DEFAULT_ARGUMENT.get(kind, 0), base == graph
+
+
+def _retrieval_numbers(graph: str) -> tuple[int, int]:
+    """Key views and neighbours of ``retrieval-A-K``."""
+    match = _RETRIEVAL.fullmatch(graph)
+    assert match is not None
+    return (int(match[1]), int(match[2])) if match[1] else (_KEY_VIEWS, _NEIGHBOURS)
 
 
 def _window(views: int, steps: Iterable[int], cyclic: bool) -> list[Pair]:
