@@ -1,6 +1,7 @@
 """Tracks over many views from pairwise matches, and their triangulation with given cameras."""
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -99,6 +100,41 @@ def triangulated_tracks(
     tracks whose rays meet at less than ``min_angle`` degrees are dropped.
     """
     view, pixel, track = build_tracks(matches)
+    found = consistent_points(view, pixel, track, views, cameras, max_error=max_error, min_angle=min_angle)
+    view, pixel, original = view[found.rows], pixel[found.rows], found.original
+    colours = _colours(views, view, pixel, found.track, len(found.points))
+    return Tracks(found.points.float(), colours, view, original.float(), found.track)
+
+
+class ConsistentPoints(NamedTuple):
+    """Triangulated tracks and the observations that agree with them."""
+
+    points: Tensor
+    """World points (n, 3), float64."""
+    names: Tensor
+    """Number (n,) of each point's track in what was given."""
+    rows: Tensor
+    """Observations (m,) that were kept: rows of what was given."""
+    track: Tensor
+    """Index (m,) into ``points`` of each kept observation."""
+    original: Tensor
+    """Kept pixels (m, 2) in the original photos, float64."""
+
+
+def consistent_points(
+    view: Tensor,
+    pixel: Tensor,
+    track: Tensor,
+    views: Sequence[View],
+    cameras: Sequence[Camera],
+    *,
+    max_error: float = 4.0,
+    min_angle: float = 1.0,
+) -> ConsistentPoints:
+    """Triangulate tracks and drop what does not agree, as :func:`triangulated_tracks` says.
+
+    Rows of ``view``, ``pixel`` (of the view) and ``track`` are observations.
+    """
     scale = torch.tensor([float(v.original_from_view[0, 0]) for v in views], dtype=torch.float64)
     original = torch.zeros_like(pixel, dtype=torch.float64)
     for k, v in enumerate(views):
@@ -106,18 +142,17 @@ def triangulated_tracks(
     camera_from_world = torch.stack([c.camera_from_world.double() for c in cameras])
     projections = torch.stack([c.intrinsics.double() for c in cameras]) @ camera_from_world[:, :3]
     centres = torch.stack([c.centre.double() for c in cameras])
-    weight = torch.ones(len(view), dtype=torch.float64)
+    names, rows = torch.arange(int(track.max()) + 1 if len(track) else 0), torch.arange(len(view))
     points = torch.zeros(0, 3, dtype=torch.float64)
     for allowed in (4 * max_error, 2 * max_error, max_error):  # outliers leave before the final point is computed
-        count = int(track.max()) + 1 if len(track) else 0
-        points = triangulate(projections, view, original, track, count, weight / scale[view])
+        points = triangulate(projections, view, original, track, len(names), 1 / scale[view])
         good = _errors(projections, view, original, points[track]) <= allowed * scale[view]
         good &= _wide_enough(centres, view, track, points, good, min_angle)[track]
-        good &= torch.bincount(track[good], minlength=count)[track] >= 2
-        view, original, pixel, weight = view[good], original[good], pixel[good], weight[good]
+        good &= torch.bincount(track[good], minlength=len(names))[track] >= 2
+        view, original, rows = view[good], original[good], rows[good]
         kept, track = track[good].unique(return_inverse=True)
-        points = points[kept]
-    return Tracks(points.float(), _colours(views, view, pixel, track, len(points)), view, original.float(), track)
+        points, names = points[kept], names[kept]
+    return ConsistentPoints(points, names, rows, track, original)
 
 
 def _errors(projections: Tensor, view: Tensor, pixel: Tensor, points: Tensor) -> Tensor:
