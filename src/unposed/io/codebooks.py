@@ -1,8 +1,6 @@
 """Codebooks of image retrieval as the ASMK library pickles them, read without executing anything that is in them."""
 
-import pickle
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -10,24 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unposed.errors import UserError
-
-_ARRAY_PARTS = {
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy.core.numeric", "_frombuffer"),
-    ("numpy._core.numeric", "_frombuffer"),
-    ("_codecs", "encode"),
-}
-"""All that a pickled NumPy array needs."""
-
-
-class _ArraysOnly(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ARRAY_PARTS:
-            raise UserError(f"The codebook wants to run {module}.{name}, which no codebook needs; do not trust it.")
-        return super().find_class(module, name)
+from unposed.io.array_pickles import load_arrays
 
 
 def read_codebook(path: str | Path) -> Float[Tensor, "words dim"]:
@@ -39,7 +20,7 @@ def read_codebook(path: str | Path) -> Float[Tensor, "words dim"]:
     path = Path(path)
     try:
         with path.open("rb") as file:
-            content = _ArraysOnly(file).load()
+            content = load_arrays(file)
         centroids, size = content["state"]["centroids"], content["params"]["size"]
     except OSError as error:
         raise UserError(f"There is no readable codebook at {path}; put it beside the retrieval weights.") from error

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from unposed.errors import UserError
 from unposed.io import exif
+from unposed.io.array_pickles import load_arrays
 from unposed.io.decode import UnreadablePicture, open_picture, upright_size
 from unposed.io.photos import Photo
 from unposed.io.sources import natural_key
@@ -231,3 +232,36 @@ def png_mask(path: Path) -> Float[Tensor, "height width"]:
     if values is None:
         raise UserError(f"{path} is no picture; a mask is expected there.")
     return torch.from_numpy(values.astype(np.float32) / 255)
+
+
+def array_file(path: Path, what: str, names: Sequence[str] | None = None) -> dict[str, Any]:
+    """The arrays of an ``.npz`` (those called ``names``, or all), or of an ``.npy`` under the name "".
+
+    Pickled arrays are read as long as they hold nothing but arrays in plain Python values.
+
+    Raises:
+        UserError: no such file, a damaged one, or an array is missing.
+    """
+    require_file(path, what)
+    try:
+        content = np.load(path, allow_pickle=False)
+        if isinstance(content, np.ndarray):
+            return {"": content}
+        with content:
+            return {name: _array(content, name) for name in names or content.files}
+    except UserError:
+        raise
+    except Exception as error:  # a damaged archive can raise nearly anything
+        raise UserError(f"{path} cannot be used ({error}): {what} is expected there.") from error
+
+
+def _array(content: Any, name: str) -> Any:
+    """One array of an open ``.npz``; the value itself where it is a pickled one that holds a single value."""
+    with content.zip.open(f"{name}.npy") as file:
+        version = np.lib.format.read_magic(file)
+        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = header(file)
+        if not dtype.hasobject:
+            return content[name]
+        values = load_arrays(file)
+    return values.item() if shape == () else values

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from unposed.evaluation.datasets import sevenscenes, sintel, tum
+from unposed.evaluation.datasets import cambridge, megadepth, scannet, sevenscenes, sintel, tum
 
 Kind = Literal["sequences", "pairs", "relocalisation"]
 """What a reader gives: ``FrameSequence``, ``PosedPair`` or ``Relocalisation``."""
@@ -31,6 +31,27 @@ _TABLE = (
         sevenscenes.read,
     ),
     Reader("7scenes-sequences", "sequences", "as 7scenes: the test sequences", sevenscenes.read_sequences),
+    Reader(
+        "cambridge",
+        "relocalisation",
+        "<Scene>/{reconstruction.nvm,dataset_train.txt,dataset_test.txt}, <Scene>/seq1/frame00001.png",
+        cambridge.read,
+    ),
+    Reader(
+        "scannet1500",
+        "pairs",
+        "test.npz, scannet_test_1500/scene0707_00/{color/15.jpg,pose/15.txt,intrinsic/intrinsic_depth.txt}",
+        scannet.read,
+    ),
+    Reader(
+        "megadepth1500",
+        "pairs",
+        "megadepth_test_pairs.txt, megadepth_meta_test.npz, and the photos at the paths in them",
+        megadepth.read,
+    ),
+    Reader(
+        "scannet-video", "sequences", "scene0707_00/{color/0.jpg,depth/0.png,pose/0.txt,intrinsic}", scannet.read_video
+    ),
     Reader(
         "sintel",
         "sequences",
