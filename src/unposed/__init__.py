@@ -12,13 +12,16 @@ if TYPE_CHECKING:
     from unposed.errors import UserError
     from unposed.models.registry import list_models, load_model
     from unposed.scene import Scene
+    from unposed.tasks.depth import Depth, depth
     from unposed.tasks.reconstruct import Known, reconstruct
 
 __version__ = "0.1.0"
 
-__all__ = ["Known", "Scene", "UserError", "list_models", "load_model", "reconstruct"]
+__all__ = ["Depth", "Known", "Scene", "UserError", "depth", "list_models", "load_model", "reconstruct"]
 
 _HOMES = {
+    "Depth": "unposed.tasks.depth",
+    "depth": "unposed.tasks.depth",
     "Known": "unposed.tasks.reconstruct",
     "Scene": "unposed.scene",
     "UserError": "unposed.errors",

@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from unposed.io.atomic import atomic_write
@@ -19,6 +19,7 @@ SAME_SURFACE = 1.04
 """Neighbouring pixels whose depths differ by no more than this factor are taken for one surface."""
 _MILLIMETRE = 0.001
 _HIGHEST = 65535
+_RANGE_PIXELS = 200_000
 
 
 def write_depth(
@@ -132,6 +133,31 @@ def _warp(
     flags = interpolation | cv2.WARP_INVERSE_MAP
     warped = cv2.warpAffine(values.numpy(), values_from_original, view.original_size, flags=flags, borderMode=border)
     return torch.from_numpy(warped)
+
+
+def depth_range(maps: Sequence[Float[Tensor, "height width"]]) -> tuple[float, float]:
+    """Nearest and farthest depth worth a colour of their own: the 2nd and 98th percentile of all known pixels."""
+    known = [values[values > 0] for values in maps]
+    known = [values[:: max(1, len(values) * len(maps) // _RANGE_PIXELS)] for values in known]
+    together = torch.cat(known)
+    if len(together) == 0:
+        return 1.0, 1.0
+    return float(together.quantile(0.02)), float(together.quantile(0.98))
+
+
+def depth_colours(
+    depth: Float[Tensor, "height width"], between: tuple[float, float] | None = None
+) -> UInt8[Tensor, "height width 3"]:
+    """Inverse depth in false colours (near is red, far is blue), unknown depth black.
+
+    The colours span the depths ``between``, by default the ``depth_range`` of this map.
+    """
+    near, far = between or depth_range([depth])
+    known = depth > 0
+    inverse = torch.where(known, 1 / depth.clamp(min=1e-12), 0.0)
+    grey = ((inverse - 1 / far) / max(1 / near - 1 / far, 1e-12)).clamp(0, 1).mul(255).to(torch.uint8)
+    picture = cv2.cvtColor(cv2.applyColorMap(grey.numpy(), cv2.COLORMAP_TURBO), cv2.COLOR_BGR2RGB)
+    return torch.from_numpy(picture).masked_fill_(~known[..., None], 0)
 
 
 def unique_stems(names: Sequence[str]) -> list[str]:

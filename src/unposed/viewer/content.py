@@ -10,6 +10,7 @@ from torch import Tensor
 
 from unposed.geometry.rotations import quaternion_from_matrix
 from unposed.geometry.upright import upright_from_world
+from unposed.io.depth_files import depth_colours
 from unposed.io.frusta import default_frustum_depth
 from unposed.io.preview import overview_camera
 from unposed.scene import Scene, SceneView
@@ -100,16 +101,7 @@ def wxyz(camera: Camera) -> np.ndarray:
 
 def depth_picture(item: SceneView) -> np.ndarray:
     """Inverse depth in false colours (near is red), unknown depth black."""
-    known = item.depth > 0
-    inverse = torch.where(known, 1 / item.depth.clamp(min=1e-12), 0.0)
-    if known.any():
-        values = inverse[known][:: max(1, int(known.sum()) // 10_000)]
-        low, high = values.quantile(0.02), values.quantile(0.98)
-        inverse = (inverse - low) / (high - low).clamp(min=1e-12)
-    grey = (inverse.clamp(0, 1) * 255).to(torch.uint8).numpy()
-    picture = cv2.applyColorMap(grey, cv2.COLORMAP_TURBO)[..., ::-1].copy()
-    picture[~known.numpy()] = 0
-    return picture
+    return depth_colours(item.depth).numpy()
 
 
 def thumbnail(picture: np.ndarray) -> np.ndarray:

@@ -1,0 +1,274 @@
+"""Depth of every pixel of photos: of one photo alone, or of photos of one place solved together."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from unposed.errors import UserError
+from unposed.io.atomic import atomic_write
+from unposed.io.depth_files import (
+    at_original_size,
+    depth_at_original_size,
+    depth_colours,
+    depth_range,
+    unique_stems,
+    write_depth_npz,
+    write_depth_png,
+)
+from unposed.io.exr import write_exr
+from unposed.io.mesh import depth_edges
+from unposed.io.photos import Photo, PhotoSet
+from unposed.io.ply import write_ply
+from unposed.io.preview import write_png
+from unposed.models.base import PairModel
+from unposed.scene import Scene, SceneView
+from unposed.tasks.inputs import PhotosLike, as_model, as_photos, is_one_photo
+from unposed.tasks.progress import Reporter, Silent, track
+from unposed.tasks.reconstruct import reconstruct
+from unposed.views import PointCloud
+
+Format = Literal["png", "exr", "ply"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+"""Kinds of files that are written when asked for; NPZ and the colour picture always are."""
+
+
+@dataclass(frozen=True, eq=False)
+class Depth:
+    """Depth of one photo, at its own pixels (after EXIF rotation)."""
+
+    name: str
+    """Name of the photo in its set."""
+    depth: Float[Tensor, "height width"]
+    """Along the camera's z axis; 0 where unknown, which is also what the model did not look at."""
+    confidence: Float[Tensor, "height width"]
+    """The model's own definition, larger is better, at least 1 for the family; 0 what it did not look at."""
+    intrinsics: Float[Tensor, "3 3"]
+    """K in pixels of the photo; pixel (0, 0) is the centre of the top-left pixel."""
+    metric: bool
+    """Whether depth is in metres; else it is up to scale."""
+    scene: int | None
+    """Photos with the same number share one scale and one world frame, 1 is the largest such set; None: a photo by
+    itself, with a scale of its own."""
+    range: tuple[float, float]
+    """Nearest and farthest depth (2nd and 98th percentile) of all photos of the scene, for pictures with one scale."""
+    seen: SceneView
+    """What the model looked at: the view, its depth before it was brought to the photo's size, and the camera."""
+
+    def colours(self) -> UInt8[Tensor, "height width 3"]:
+        """Inverse depth in false colours, near red and far blue, one scale for all photos of a scene."""
+        return depth_colours(self.depth, self.range)
+
+    def points(self) -> PointCloud:
+        """Coloured points of the pixels the model looked at, without those at depth edges and the least sure ones.
+
+        In the world frame of the scene, so that the points of its photos fit together; of a photo by itself, in the
+        frame of its camera.
+        """
+        depth = torch.where(depth_edges(self.seen.depth), 0.0, self.seen.depth)
+        return Scene((replace(self.seen, depth=depth),)).points()
+
+
+def depth(
+    photos: PhotosLike,
+    *,
+    model: str | PairModel = "auto",
+    alone: bool = False,
+    frames: int | None = None,
+    every: int | None = None,
+    device: str = "auto",
+    report: Reporter | None = None,
+) -> Depth | list[Depth]:
+    """Depth, confidence and intrinsics of one photo, or of several at once.
+
+    Args:
+        photos: one photo (a file, a Pillow picture, an array height x width x 3 of uint8), or several: a folder, a
+            glob pattern, a video or a list.
+        model: a registered name, a path to a released file, a loaded model, or ``auto``.
+        alone: treat every photo by itself. By default several photos show one place and are solved together, and only
+            those that cannot be joined to the others are treated by themselves.
+        frames, every: of a video, how many frames evenly spread, or every n-th.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        report: where progress and warnings go; nowhere by default.
+
+    Returns:
+        For one photo its depth; else a list in natural order of the names. Photos the model can say nothing of are
+        left out, with a line to ``report``.
+
+    Raises:
+        UserError: no usable photo, an unknown model, or a model that sees no depth in a single photo.
+    """
+    results = list(
+        each_depth(photos, model=model, alone=alone, frames=frames, every=every, device=device, report=report)
+    )
+    return results[0] if is_one_photo(photos) else results
+
+
+def each_depth(
+    photos: PhotosLike,
+    *,
+    model: str | PairModel = "auto",
+    alone: bool = False,
+    frames: int | None = None,
+    every: int | None = None,
+    device: str = "auto",
+    report: Reporter | None = None,
+) -> Iterator[Depth]:
+    """What ``depth`` gives, one photo after the other, so that maps of full size need not all be held in memory."""
+    report = report or Silent()
+    found = as_photos(photos, frames=frames, every=every)
+    for skipped in found.skipped:
+        report.say(f"skipped {skipped.name}: {skipped.reason}")
+    loaded = as_model(model, device, report)
+    chosen = PhotoSet(found.photos, [])
+    together = not alone and len(chosen.photos) > 1
+    joined = _joined(reconstruct(chosen, model=loaded, report=report)) if together else {}
+    left = [photo for photo in chosen.photos if photo.name not in joined]
+    single = {}
+    for photo in track(report, left, len(left), f"{loaded.name}: single photos"):
+        item = _by_itself(photo, loaded)
+        if item is None and not joined:
+            raise UserError(
+                f"{loaded.name} sees no depth in a single photo{' and could not join these' if together else ''}: "
+                "give overlapping photos of one place, or another model (--model mini)."
+            )
+        if together:
+            report.say(
+                f"{photo.name}: not joined to the others; " + ("no depth" if item is None else "taken by itself")
+            )
+        if item is not None:
+            single[photo.name] = item
+    ranges = {
+        number: depth_range([i.depth for n, i in joined.values() if n == number]) for number, _ in joined.values()
+    }
+    for photo in chosen.photos:
+        if photo.name in joined:
+            number, item = joined[photo.name]
+            yield _at_photo_size(item, loaded.metric, number, ranges[number])
+        elif photo.name in single:
+            item = single[photo.name]
+            yield _at_photo_size(item, loaded.metric, None, depth_range([item.depth]))
+
+
+def _joined(scene: Scene) -> dict[str, tuple[int, SceneView]]:
+    """Photos that have a pose relative to another one: number of their scene, and the view."""
+    scenes = [part for part in (scene, *scene.others) if len(part.views) > 1]
+    return {item.view.name: (number, item) for number, part in enumerate(scenes, start=1) for item in part.views}
+
+
+def _by_itself(photo: Photo, model: PairModel) -> SceneView | None:
+    """A photo as a pair with itself (DUSt3R, section 3.3); None where the model answers with a flat wall."""
+    item = reconstruct(PhotoSet([photo], []), model=model).views[0]
+    return None if float(item.depth.max()) == float(item.depth.min()) else item
+
+
+def _at_photo_size(item: SceneView, metric: bool, scene: int | None, between: tuple[float, float]) -> Depth:
+    return Depth(
+        name=item.view.name,
+        depth=depth_at_original_size(item.depth, item.view),
+        confidence=at_original_size(item.confidence, item.view),
+        intrinsics=item.camera.intrinsics,
+        metric=metric,
+        scene=scene,
+        range=between,
+        seen=item,
+    )
+
+
+@dataclass(frozen=True)
+class WrittenDepth:
+    """What was written, by name of the photo."""
+
+    out: Path
+    model: str
+    metric: bool
+    photos: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Per photo: ``width``, ``height``, ``scene`` (number or None), ``nearest`` and ``farthest`` depth, and the paths
+    of its files (``npz``, ``colour``, ``png``, ``png_scale``, ``exr``, ``ply``)."""
+    without: list[str] = field(default_factory=list)
+    """Photos that have no depth."""
+
+    def summary(self) -> dict[str, Any]:
+        """Facts for a person."""
+        joined = sum(facts["scene"] is not None for facts in self.photos.values())
+        return {
+            "photos": len(self.photos),
+            "solved_together": joined,
+            "by_themselves": len(self.photos) - joined,
+            "without_depth": self.without,
+            "model": self.model,
+            "scale": "metric" if self.metric else "up to scale",
+            "results": str(self.out),
+        }
+
+
+def write_depths(
+    photos: PhotosLike,
+    out: str | Path,
+    *,
+    formats: Sequence[Format] = (),
+    model: str | PairModel = "auto",
+    alone: bool = False,
+    frames: int | None = None,
+    every: int | None = None,
+    device: str = "auto",
+    report: Reporter | None = None,
+) -> WrittenDepth:
+    """Depth of photos (see ``depth``) as files in ``out``, named after the photos; sub-folders are kept.
+
+    Always ``<stem>.npz`` and ``<stem>_colour.png``; by ``formats`` also ``<stem>_depth.png`` (16 bit, its unit in
+    ``<stem>_depth.json``), ``<stem>.exr`` and ``<stem>.ply``. Photos whose names differ only in the ending keep it:
+    ``a.jpg.npz``. ``run.json`` lists all.
+
+    Raises:
+        UserError: as ``depth`` does; ``out`` is a folder of the photos themselves, or cannot be written.
+    """
+    unknown = sorted(set(formats) - set(FORMATS))
+    if unknown:
+        raise UserError(f"there is no format {unknown[0]}; choose from {', '.join(FORMATS)}")
+    report, out = report or Silent(), Path(out)
+    found = as_photos(photos, frames=frames, every=every)
+    stems = dict(zip([p.name for p in found.photos], unique_stems([p.name for p in found.photos]), strict=True))
+    for photo in found.photos:
+        if photo.path is not None and photo.path.parent.resolve() == (out / photo.name).parent.resolve():
+            raise UserError(
+                f"{out} is where the photos are: give another folder as --out, so that none is overwritten."
+            )
+    loaded = as_model(model, device, report)
+    written = WrittenDepth(out, loaded.name, loaded.metric)
+    results = each_depth(found, model=loaded, alone=alone, report=report)
+    for result in track(report, results, len(found.photos), "writing depth"):
+        written.photos[result.name] = _write(result, out / stems[result.name], formats)
+    written.without.extend(name for name in stems if name not in written.photos)
+    with atomic_write(out / "run.json") as path:
+        path.write_text(json.dumps(written.summary() | {"photos": written.photos}, indent=1), encoding="utf-8")
+    return written
+
+
+def _write(result: Depth, stem: Path, formats: Sequence[Format]) -> dict[str, Any]:
+    """Write the files of one photo; their paths and some facts."""
+    paths = {
+        "npz": stem.with_name(stem.name + ".npz"),
+        "colour": stem.with_name(stem.name + "_colour.png"),
+        "png": stem.with_name(stem.name + "_depth.png"),
+        "exr": stem.with_name(stem.name + ".exr"),
+        "ply": stem.with_name(stem.name + ".ply"),
+    }
+    paths = {kind: path for kind, path in paths.items() if kind in ("npz", "colour", *formats)}
+    write_depth_npz(paths["npz"], result.depth, result.intrinsics, result.confidence, metric=result.metric)
+    write_png(paths["colour"], result.colours())
+    if "png" in formats:
+        _, paths["png_scale"] = write_depth_png(paths["png"], result.depth, result.intrinsics, metric=result.metric)
+    if "exr" in formats:
+        write_exr(paths["exr"], result.depth)
+    if "ply" in formats:
+        write_ply(paths["ply"], result.points())
+    height, width = result.depth.shape
+    nearest, farthest = result.range if result.scene is None else depth_range([result.seen.depth])
+    facts = {"width": width, "height": height, "scene": result.scene, "nearest": nearest, "farthest": farthest}
+    return facts | {kind: str(path) for kind, path in paths.items()}
