@@ -45,7 +45,7 @@ def merge_keypoints(matches: Mapping[Pair, Matches]) -> Keypoints:
     blocks = np.split(inverse.reshape(-1), np.cumsum([len(block) for block in rows]))[1:-1]
     links = [torch.from_numpy(np.column_stack([a, b])) for a, b in zip(blocks[::2], blocks[1::2], strict=True)]
     return Keypoints(
-        torch.from_numpy(keys[:, 0]),
+        torch.from_numpy(keys[:, 0].copy()),
         torch.from_numpy(table[first, 1:]).float(),
         dict(zip(matches, links, strict=True)),
     )

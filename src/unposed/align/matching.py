@@ -47,3 +47,19 @@ def _grid_features(features: Tensor, confidence: Tensor, stride: int, min_confid
 
 def _at(image: Tensor, pixels: Tensor) -> Tensor:
     return image[pixels[:, 1].long(), pixels[:, 0].long()]
+
+
+def matches_both_ways(forward: PairPrediction, backward: PairPrediction) -> Matches:
+    """Matches (view pixels; a is the first view of ``forward``) that the predictions for (a, b) and (b, a) give.
+
+    A model's own verified matches are the same both ways and are taken once.
+    """
+    there = pair_matches(forward)
+    if forward.matches is not None:
+        return there
+    back = pair_matches(backward)
+    return Matches(
+        torch.cat([there.points_a, back.points_b]),
+        torch.cat([there.points_b, back.points_a]),
+        torch.cat([there.confidence, back.confidence]),
+    )
