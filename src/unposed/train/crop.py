@@ -1,6 +1,6 @@
 """Crop and resize of a posed training photo with its depth and intrinsics (DUSt3R's data rule)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -15,6 +15,8 @@ class PosedImage:
     image: UInt8[np.ndarray, "height width 3"]
     depth: Float[np.ndarray, "height width"]
     intrinsics: Float[np.ndarray, "3 3"]
+    sparse: bool = False
+    """Depth is known at single pixels, none of which a smaller picture can spare."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -26,18 +28,24 @@ class PosedImage:
         rows, columns = slice(top, top + height), slice(left, left + width)
         intrinsics = self.intrinsics.copy()
         intrinsics[:2, 2] -= left, top
-        return PosedImage(self.image[rows, columns], self.depth[rows, columns], intrinsics)
+        return replace(self, image=self.image[rows, columns], depth=self.depth[rows, columns], intrinsics=intrinsics)
 
     def resized(self, scale: float) -> "PosedImage":
-        """Scaled to floor(size * scale): colours by Lanczos (down) or bicubic (up), depth by nearest neighbour."""
+        """Scaled to floor(size * scale): colours by Lanczos (down) or bicubic (up), depth by nearest neighbour.
+
+        Sparse depth goes where its pixels go, the nearest to the camera first.
+        """
         width, height = (int(np.floor(side * scale)) for side in self.size)
         method = Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC
         image = np.asarray(Image.fromarray(self.image).resize((width, height), method))
-        depth = cv2.resize(self.depth, (width, height), interpolation=cv2.INTER_NEAREST)
+        if self.sparse:
+            depth = _scattered(self.depth, (width, height), scale)
+        else:
+            depth = cv2.resize(self.depth, (width, height), interpolation=cv2.INTER_NEAREST)
         intrinsics = self.intrinsics.copy()
         intrinsics[:2, :2] *= scale
         intrinsics[:2, 2] = _centre_after(intrinsics[:2, 2], scale, np.array(self.size) * scale - (width, height))
-        return PosedImage(image, depth, intrinsics)
+        return replace(self, image=image, depth=depth, intrinsics=intrinsics)
 
 
 def training_view(
@@ -70,6 +78,20 @@ def _centre_after(
     moved *= scale
     moved -= margin / 2
     return moved - 0.5
+
+
+def _scattered(
+    depth: Float[np.ndarray, "height width"], size: tuple[int, int], scale: float
+) -> Float[np.ndarray, "new_height new_width"]:
+    """Every known depth at the pixel of the scaled picture (width, height) that its own lies in."""
+    width, height = size
+    rows, columns = np.nonzero(depth)
+    farthest_first = np.argsort(-depth[rows, columns])
+    rows, columns = rows[farthest_first], columns[farthest_first]
+    made = np.zeros((height, width), np.float32)
+    y, x = (((index + 0.5) * scale).astype(int) for index in (rows, columns))
+    made[y.clip(max=height - 1), x.clip(max=width - 1)] = depth[rows, columns]
+    return made
 
 
 def _centred_on_principal_point(view: PosedImage) -> PosedImage:
