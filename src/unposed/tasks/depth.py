@@ -36,6 +36,8 @@ from unposed.views import PointCloud
 Format = Literal["png", "exr", "ply"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 """Kinds of files that are written when asked for; NPZ and the colour picture always are."""
+SINGLE_PHOTO_MODEL = "mini"
+"""The offline model that has an idea of the depth of a single photo: what ``auto`` means for those."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +59,8 @@ class Depth:
     itself, with a scale of its own."""
     range: tuple[float, float]
     """Nearest and farthest depth (2nd and 98th percentile) of all photos of the scene, for pictures with one scale."""
+    model: str
+    """Name of the model that predicted it."""
     seen: SceneView
     """What the model looked at: the view, its depth before it was brought to the photo's size, and the camera."""
 
@@ -89,7 +93,8 @@ def depth(
     Args:
         photos: one photo (a file, a Pillow picture, an array height x width x 3 of uint8), or several: a folder, a
             glob pattern, a video or a list.
-        model: a registered name, a path to a released file, a loaded model, or ``auto``.
+        model: a registered name, a path to a released file, a loaded model, or ``auto``: the better offline model for
+            photos that are solved together, the one that knows single photos for the others.
         alone: treat every photo by itself. By default several photos show one place and are solved together, and only
             those that cannot be joined to the others are treated by themselves.
         frames, every: of a video, how many frames evenly spread, or every n-th.
@@ -124,58 +129,65 @@ def each_depth(
     found = as_photos(photos, frames=frames, every=every)
     for skipped in found.skipped:
         report.say(f"skipped {skipped.name}: {skipped.reason}")
-    loaded = as_model(model, device, report)
     chosen = PhotoSet(found.photos, [])
-    together = not alone and len(chosen.photos) > 1
-    joined = _joined(reconstruct(chosen, model=loaded, report=report)) if together else {}
+    joined: dict[str, tuple[int, Scene, SceneView]] = {}
+    if not alone and len(chosen.photos) > 1:
+        joined = _joined(reconstruct(chosen, model=model, device=device, report=report))
     left = [photo for photo in chosen.photos if photo.name not in joined]
-    single = {}
-    for photo in track(report, left, len(left), f"{loaded.name}: single photos"):
-        item = _by_itself(photo, loaded)
-        if item is None and not joined:
-            raise UserError(
-                f"{loaded.name} sees no depth in a single photo{' and could not join these' if together else ''}: "
-                "give overlapping photos of one place, or another model (--model mini)."
-            )
-        if together:
-            report.say(
-                f"{photo.name}: not joined to the others; " + ("no depth" if item is None else "taken by itself")
-            )
-        if item is not None:
-            single[photo.name] = item
-    ranges = {
-        number: depth_range([i.depth for n, i in joined.values() if n == number]) for number, _ in joined.values()
-    }
+    single = _by_themselves(left, model, device, report, needed=not joined) if left else {}
+    if not alone and len(chosen.photos) > 1:
+        for photo in left:
+            what = "taken by itself" if photo.name in single else "no depth"
+            report.say(f"{photo.name} could not be joined to the other photos: {what}")
+    ranges = {number: depth_range([item.depth for item in scene.views]) for number, scene, _ in joined.values()}
     for photo in chosen.photos:
         if photo.name in joined:
-            number, item = joined[photo.name]
-            yield _at_photo_size(item, loaded.metric, number, ranges[number])
+            number, scene, item = joined[photo.name]
+            yield _at_photo_size(item, scene, number, ranges[number])
         elif photo.name in single:
-            item = single[photo.name]
-            yield _at_photo_size(item, loaded.metric, None, depth_range([item.depth]))
+            scene = single[photo.name]
+            yield _at_photo_size(scene.views[0], scene, None, depth_range([scene.views[0].depth]))
 
 
-def _joined(scene: Scene) -> dict[str, tuple[int, SceneView]]:
-    """Photos that have a pose relative to another one: number of their scene, and the view."""
+def _joined(scene: Scene) -> dict[str, tuple[int, Scene, SceneView]]:
+    """Photos that have a pose relative to another one: number of their scene, that scene, and the view."""
     scenes = [part for part in (scene, *scene.others) if len(part.views) > 1]
-    return {item.view.name: (number, item) for number, part in enumerate(scenes, start=1) for item in part.views}
+    return {item.view.name: (number, part, item) for number, part in enumerate(scenes, 1) for item in part.views}
 
 
-def _by_itself(photo: Photo, model: PairModel) -> SceneView | None:
-    """A photo as a pair with itself (DUSt3R, section 3.3); None where the model answers with a flat wall."""
-    item = reconstruct(PhotoSet([photo], []), model=model).views[0]
-    return None if float(item.depth.max()) == float(item.depth.min()) else item
+def _by_themselves(
+    photos: Sequence[Photo], model: str | PairModel, device: str, report: Reporter, needed: bool
+) -> dict[str, Scene]:
+    """Every photo as a pair with itself (DUSt3R, section 3.3), by name; without those answered with a flat wall.
+
+    Raises:
+        UserError: the depth of one is ``needed`` and the answer is a flat wall.
+    """
+    loaded = as_model(SINGLE_PHOTO_MODEL if model == "auto" else model, device, report)
+    found = {}
+    for photo in track(report, photos, len(photos), f"{loaded.name}: single photos"):
+        scene = reconstruct(PhotoSet([photo], []), model=loaded)
+        values = scene.views[0].depth
+        if float(values.max()) > float(values.min()):
+            found[photo.name] = scene
+        elif needed:
+            raise UserError(
+                f"{loaded.name} sees no depth in a single photo, and no other photo overlaps with {photo.name}: "
+                f"give overlapping photos of one place, or another model (--model {SINGLE_PHOTO_MODEL})."
+            )
+    return found
 
 
-def _at_photo_size(item: SceneView, metric: bool, scene: int | None, between: tuple[float, float]) -> Depth:
+def _at_photo_size(item: SceneView, scene: Scene, number: int | None, between: tuple[float, float]) -> Depth:
     return Depth(
         name=item.view.name,
         depth=depth_at_original_size(item.depth, item.view),
         confidence=at_original_size(item.confidence, item.view),
         intrinsics=item.camera.intrinsics,
-        metric=metric,
-        scene=scene,
+        metric=scene.metric,
+        scene=number,
         range=between,
+        model=scene.model,
         seen=item,
     )
 
@@ -185,11 +197,9 @@ class WrittenDepth:
     """What was written, by name of the photo."""
 
     out: Path
-    model: str
-    metric: bool
     photos: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Per photo: ``width``, ``height``, ``scene`` (number or None), ``nearest`` and ``farthest`` depth, and the paths
-    of its files (``npz``, ``colour``, ``png``, ``png_scale``, ``exr``, ``ply``)."""
+    """Per photo: ``width``, ``height``, ``scene`` (number or None), ``metric``, ``model``, ``nearest`` and ``farthest``
+    depth, and the paths of its files (``npz``, ``colour``, ``png``, ``png_scale``, ``exr``, ``ply``)."""
     without: list[str] = field(default_factory=list)
     """Photos that have no depth."""
 
@@ -201,8 +211,8 @@ class WrittenDepth:
             "solved_together": joined,
             "by_themselves": len(self.photos) - joined,
             "without_depth": self.without,
-            "model": self.model,
-            "scale": "metric" if self.metric else "up to scale",
+            "model": ", ".join(sorted({facts["model"] for facts in self.photos.values()})),
+            "scale": "metric" if all(facts["metric"] for facts in self.photos.values()) else "up to scale",
             "results": str(self.out),
         }
 
@@ -239,9 +249,8 @@ def write_depths(
             raise UserError(
                 f"{out} is where the photos are: give another folder as --out, so that none is overwritten."
             )
-    loaded = as_model(model, device, report)
-    written = WrittenDepth(out, loaded.name, loaded.metric)
-    results = each_depth(found, model=loaded, alone=alone, report=report)
+    written = WrittenDepth(out)
+    results = each_depth(found, model=model, alone=alone, device=device, report=report)
     for result in track(report, results, len(found.photos), "writing depth"):
         written.photos[result.name] = _write(result, out / stems[result.name], formats)
     written.without.extend(name for name in stems if name not in written.photos)
@@ -269,6 +278,14 @@ def _write(result: Depth, stem: Path, formats: Sequence[Format]) -> dict[str, An
     if "ply" in formats:
         write_ply(paths["ply"], result.points())
     height, width = result.depth.shape
-    nearest, farthest = result.range if result.scene is None else depth_range([result.seen.depth])
-    facts = {"width": width, "height": height, "scene": result.scene, "nearest": nearest, "farthest": farthest}
-    return facts | {kind: str(path) for kind, path in paths.items()}
+    nearest, farthest = depth_range([result.seen.depth])
+    return {
+        "width": width,
+        "height": height,
+        "scene": result.scene,
+        "metric": result.metric,
+        "model": result.model,
+        "nearest": nearest,
+        "farthest": farthest,
+        **{kind: str(path) for kind, path in paths.items()},
+    }
