@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from unposed.train.loop import pick_device
+from unposed.nets.precision import choose_device
 from unposed.train.meter import count_flops, peak_tflops
 from unposed.train.recipe import Batch
 from unposed.train.recipes import PairRecipe, every_pair, mini_recipe
@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="the small network for a CPU")
     parser.add_argument("--compiled", action=argparse.BooleanOptionalAction, help="default: on CUDA")
     options = parser.parse_args()
-    device = pick_device(options.device)
+    device = choose_device(options.device)
     torch.set_float32_matmul_precision("high")
     recipe = mini_recipe(options.textures, options.side, options.scenes, tiny=options.tiny)
     model = recipe.build().to(device)

@@ -1,6 +1,8 @@
 """A recipe of milliseconds: a small network learns a fixed linear map. Run as a program, it trains until killed."""
 
-import sys
+import argparse
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from unposed.train.budget import Steps
 from unposed.train.loop import Cadence, train
 from unposed.train.recipe import Batch, Optimisation
 
@@ -16,8 +19,15 @@ class Toy:
     name = "toy"
     optimisation = Optimisation(learning_rate=3e-2, weight_decay=0.0, ema=0.9)
 
-    def __init__(self, width: int = 8, poisoned_step: int | None = None) -> None:
-        self.width = width
+    def __init__(
+        self,
+        width: int = 8,
+        poisoned_step: int | None = None,
+        samples: int = 16,
+        noise: float = 0.0,
+        pause: float = 0.0,
+    ) -> None:
+        self.width, self.samples, self.noise, self.pause = width, samples, noise, pause
         self.poisoned_step = poisoned_step
         self.progress: list[float] = []
         self.truth = torch.linspace(-1, 1, width)
@@ -26,15 +36,19 @@ class Toy:
         torch.manual_seed(0)
         return nn.Linear(self.width, 1)
 
-    def batch(self, step: int, progress: float, device: torch.device) -> Batch:
-        x = torch.randn(16, self.width, generator=torch.Generator().manual_seed(step)).to(device)
+    def batch(self, index: int, progress: float, device: torch.device) -> Batch:
+        time.sleep(self.pause)
+        seeds = range(index * self.samples, (index + 1) * self.samples)
+        rows = [torch.randn(self.width, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        x = torch.stack(rows).to(device)
         self.progress.append(progress)
-        if step == self.poisoned_step:
+        if index == self.poisoned_step:
             x = x * torch.nan
         return {"x": x, "y": x @ self.truth.to(device)}
 
     def loss(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        error = (model(batch["x"]).squeeze(-1) - batch["y"]).square().mean()
+        x = batch["x"] + self.noise * torch.randn_like(batch["x"])  # from the global generator
+        error = (model(x).squeeze(-1) - batch["y"]).square().mean()
         return {"total": error, "error": error}
 
     def validate(self, model: nn.Module, device: torch.device) -> dict[str, float]:
@@ -50,4 +64,14 @@ class Toy:
 
 
 if __name__ == "__main__":
-    train(Toy(), 10, Path(sys.argv[1]), device="cpu", cadence=Cadence(checkpoint_seconds=0.2))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--accumulate", type=int, default=1)
+    for name, default in (("samples", 16), ("noise", 0.0), ("pause", 0.0)):
+        parser.add_argument(f"--{name}", type=type(default), default=default)
+    options = parser.parse_args()
+    toy = Toy(samples=options.samples, noise=options.noise, pause=options.pause)
+    toy.optimisation = replace(toy.optimisation, accumulate=options.accumulate)
+    budget = 10 if options.steps is None else Steps(options.steps)
+    train(toy, budget, options.out, device="cpu", cadence=Cadence(checkpoint_seconds=0.2, log_steps=1, validations=2))

@@ -43,7 +43,7 @@ def train(
         common: Options of every verb.
     """
     from unposed.train.checkpoint import export_checkpoint
-    from unposed.train.loop import train_command
+    from unposed.train.options import train_command
 
     report = reporter_for(common.quiet)
     summary = train_command(

@@ -1,30 +1,34 @@
-"""The training loop: stops by the clock, keeps the host ahead of the device, and survives being killed.
+"""The training loop: by the clock or by steps, in one process or many, and it survives being killed.
 
-One process, one device. A step makes its batch on the device, takes the loss under bfloat16 autocast (CUDA), and
-updates by fused AdamW; nothing is read back to the host but the log, every few dozen steps. What is validated and
-saved is the running average of the weights.
+A step makes its batches on the device, takes the loss under bfloat16 autocast (CUDA), and updates by fused AdamW;
+nothing is read back to the host but the log, every few dozen steps. What is validated and saved is the running average
+of the weights.
 """
 
-import copy
-import json
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from unposed.errors import UserError
-from unposed.train.checkpoint import clear_partial, load_checkpoint, save_checkpoint
-from unposed.train.meter import Meter, count_flops
-from unposed.train.recipe import Batch, Optimisation, Recipe
-from unposed.train.schedule import warmup_cosine
-
-Record = dict[str, Any]
-"""One line of ``log.jsonl``."""
+from unposed.train.budget import Budget, Clock
+from unposed.train.checkpoint import (
+    BEST,
+    clear_partial,
+    has_checkpoint,
+    load_checkpoint,
+    load_training,
+    save_checkpoint,
+)
+from unposed.train.distributed import Processes, random_state, restore_random_state
+from unposed.train.learner import Learner
+from unposed.train.log import Record, RunLog
+from unposed.train.meter import FlopCounter, Meter
+from unposed.train.recipe import Batch, Recipe
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class Cadence:
     log_steps: int = 50
     """The device is waited for at every log."""
     validations: int = 4
-    """Validations evenly over the clock, the last at its end; one more is made before the first step."""
+    """Validations evenly over the run, the last at its end; one more is made before the first step."""
 
 
 @dataclass(frozen=True)
@@ -59,47 +63,66 @@ class _Progress:
     pairs: int = 0
     minutes: float = 0.0
     validation: dict[str, float] = field(default_factory=dict)
+    best: float | None = None
+    """Lowest test loss."""
 
 
 def train(
     recipe: Recipe,
-    minutes: float,
+    budget: float | Budget,
     out: Path,
     *,
     resume: Path | None = None,
     begin: float = 0.0,
     device: str = "auto",
+    processes: Processes | None = None,
     compiled: bool | None = None,
     cadence: Cadence | None = None,
+    tensorboard: bool = False,
     on_record: Callable[[Record], None] | None = None,
 ) -> Summary:
-    """Train for ``minutes`` of wall clock, compilation and validation included, and leave a checkpoint in ``out``.
+    """Train until the budget is used up, and leave a checkpoint in ``out``.
 
-    ``out`` gets ``checkpoint/`` (see ``unposed.train.checkpoint``), ``log.jsonl`` (appended) and ``preview.png``.
-    ``resume`` is the ``out`` of an earlier run: its weights and step number go on under a fresh optimiser and a fresh
-    warm-up. ``begin`` skips that share of the recipe's curriculum. ``compiled`` defaults to CUDA only; where
-    compilation fails, the run goes on without it and says so in the log. Ctrl-C ends the run as the clock does.
+    ``budget``: minutes of wall clock, compilation and validation included, or ``Steps``. ``out`` gets ``checkpoint/``
+    (and ``best/``, see ``Recipe.validate``), ``log.jsonl`` (appended), ``preview.png`` and, where wanted,
+    ``tensorboard/``.
+
+    ``resume`` is the ``out`` of an earlier run. By the clock, its weights and step number go on under a fresh
+    optimiser and a fresh warm-up. By steps, everything goes on as if it had never stopped; so does, without
+    ``resume``, a run whose ``out`` has a checkpoint. ``begin`` skips that share of the recipe's curriculum.
+
+    Where the run has several processes (``unposed.train.distributed``), every one calls this, and ``out`` is a folder
+    that all of them see. ``processes`` are those that the recipe was made for, on their ``device``.
+
+    ``compiled`` defaults to CUDA with one process; where compilation fails, the run goes on without it and says so in
+    the log. Ctrl-C ends a run of one process as its end does.
 
     Raises:
         UserError: ``resume`` holds no checkpoint or another network's, ``out`` cannot be written, no such device.
     """
-    if minutes <= 0:
-        raise UserError("the training time must be more than 0 minutes: give --minutes.")
-    run = _Run(recipe, minutes, out, pick_device(device), resume, begin, cadence or Cadence(), on_record, compiled)
-    return run.go()
+    if isinstance(budget, int | float):
+        if budget <= 0:
+            raise UserError("the training time must be more than 0 minutes: give --minutes.")
+        budget = Clock(budget)
+    processes = processes or Processes(device)
+    if resume is None and budget.exact and has_checkpoint(out):
+        resume = out
+    run = _Run(recipe, budget, out, processes, resume, begin, cadence or Cadence(), compiled)
+    return run.go(tensorboard, on_record)
 
 
-def pick_device(device: str) -> torch.device:
-    """The device of a name; ``auto`` is CUDA where there is one. Raises ``UserError`` for one that is not there."""
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
-        raise UserError(f"no device is called {device}: use cpu or cuda.") from error
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise UserError("there is no CUDA device here: use --device cpu.")
-    return chosen
+class _Objective(nn.Module):
+    """The loss as a module of the network, which is what can be compiled and run in parallel."""
+
+    def __init__(self, recipe: Recipe, model: nn.Module) -> None:
+        super().__init__()
+        self._recipe, self.model = recipe, model
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Losses of a batch by name."""
+        kind = next(iter(batch.values())).device.type
+        with torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda" and self._recipe.optimisation.bfloat16):
+            return self._recipe.loss(self.model, batch)
 
 
 class _Run:
@@ -108,68 +131,90 @@ class _Run:
     def __init__(
         self,
         recipe: Recipe,
-        minutes: float,
+        budget: Budget,
         out: Path,
-        device: torch.device,
+        processes: Processes,
         resume: Path | None,
         begin: float,
         cadence: Cadence,
-        on_record: Callable[[Record], None] | None,
         compiled: bool | None,
     ) -> None:
         self._started = time.perf_counter()
-        self._seconds = minutes * 60
-        self._recipe, self._out, self._device = recipe, out, device
-        self._begin, self._cadence, self._on_record = begin, cadence, on_record
+        self._recipe, self._budget, self._out, self._processes = recipe, budget, out, processes
+        self._begin, self._cadence, self._device = begin, cadence, processes.device
         self._progress = _Progress()
+        self._continues = resume is not None and budget.exact
         model = recipe.build()
         if resume is not None:
-            self._progress = _restore(model, recipe, resume)
-        self._model = model.to(device).train()
-        self._average = copy.deepcopy(self._model).eval().requires_grad_(False)
-        self._optimiser = _adamw(self._model, recipe.optimisation, device)
-        # At scale 1 it scales nothing: it skips, on the device, a step whose gradient is not finite.
-        self._scaler = torch.amp.GradScaler(device.type, init_scale=1.0, growth_interval=2**30)
-        self._compiled = device.type == "cuda" if compiled is None else compiled
+            weights, self._progress = _restored(model, recipe, resume)
+        model.to(self._device).train()
+        self._learner = Learner(model, recipe.optimisation, self._device)
+        self._objective = _Objective(recipe, model)
+        self._parallel = processes.parallel(self._objective)
+        self._compiled = self._device.type == "cuda" and processes.world == 1 if compiled is None else compiled
         if self._compiled:
             torch._dynamo.config.recompile_limit = 64  # the curriculum changes the shapes
-            self._compiled_loss = torch.compile(self._loss)
-        self._flops: dict[tuple[torch.Size, ...], float] = {}
-        self._reserve = 0.0
-        self._steps_now = 0
-        self._pairs_now = 0
-        self._training_seconds = 0.0
-        if device.type == "cuda":
+            self._compiled_loss = torch.compile(self._parallel)
+        if self._device.type == "cuda":
             torch.set_float32_matmul_precision("high")
             torch.backends.cudnn.benchmark = True
-        self._meter = Meter(device)
+        self._flops = FlopCounter(lambda batch: self._objective(batch)["total"], model)
+        self._meter = Meter(self._device)
+        self._first_step = 0 if self._continues else self._progress.step
+        """Since when the learner has learned."""
+        self._pairs_now = 0
+        self._training_seconds = 0.0
+        self._saved = time.perf_counter()
+        if self._continues and resume is not None:
+            training = load_training(resume)
+            self._learner.restore(weights, training["learner"])
+            restore_random_state(training["random"], processes.rank, self._device)
 
-    def go(self) -> Summary:
-        """Validate, train until the clock has run out, validate, save."""
-        self._out.mkdir(parents=True, exist_ok=True)
-        clear_partial(self._out)
-        self._validate()
-        validations, saved = 1, time.perf_counter()
+    def go(self, tensorboard: bool, on_record: Callable[[Record], None] | None) -> Summary:
+        """Validate, train until the budget is used up, validate, save."""
+        self._log = None
+        if self._processes.is_main:
+            self._log = RunLog(self._out, self._progress.step if self._budget.exact else None, tensorboard, on_record)
+            clear_partial(self._out)
+        if not self._continues:
+            self._validate()
         try:
-            while (share := self._share()) < 1.0 or not self._steps_now:
-                self._step(share)
-                if share * self._cadence.validations >= validations:
-                    validations += 1
-                    self._validate()
-                if time.perf_counter() - saved > self._cadence.checkpoint_seconds:
-                    self._save()
-                    saved = time.perf_counter()
+            self._steps()
         except KeyboardInterrupt:
+            if self._processes.world > 1:
+                raise
             self._write({"interrupted": True})
         self._validate()
         self._save()
+        if self._log is not None:
+            self._log.close()
+        self._processes.leave()
         done = self._progress
         rate = self._pairs_now / max(self._training_seconds, 1e-9)
         return Summary(self._out, done.step, done.pairs, self._minutes(), done.validation, rate)
 
-    def _share(self) -> float:
-        """Share of the training time that has passed, when the last validation is expected to end with the clock."""
-        return (time.perf_counter() - self._started) / max(self._seconds - self._reserve, 1e-9)
+    def _steps(self) -> None:
+        """Train until the budget is used up, with the validations and checkpoints on the way."""
+        share, save = self._agreed()
+        validated = self._validations_due(share)
+        while share < 1.0 or self._progress.step == self._first_step:
+            self._step(share)
+            share, save = self._agreed()
+            due = self._validations_due(share)
+            if share < 1.0 and due > validated:
+                validated = due
+                self._validate()
+            if save:
+                self._save()
+
+    def _agreed(self) -> tuple[float, bool]:
+        """Share of the budget that is used up, and whether it is time for a checkpoint, by the main process."""
+        due = time.perf_counter() - self._saved > self._cadence.checkpoint_seconds
+        share, save = self._processes.agree(self._budget.share(self._progress.step), float(due))
+        return share, bool(save)
+
+    def _validations_due(self, share: float) -> int:
+        return int(share * self._cadence.validations + 1e-9)
 
     def _minutes(self) -> float:
         return self._progress.minutes + (time.perf_counter() - self._started) / 60
@@ -177,35 +222,38 @@ class _Run:
     def _step(self, share: float) -> None:
         """One update of the weights and of their average."""
         begun = time.perf_counter()
-        optimisation = self._recipe.optimisation
-        rate = warmup_cosine(share, optimisation.warmup, 1.0, optimisation.learning_rate)
-        for group in self._optimiser.param_groups:
-            group["lr"] = rate
-        with self._meter.timing("rendering"), torch.no_grad():
-            batch = self._recipe.batch(self._progress.step, self._begin + (1 - self._begin) * share, self._device)
-        pairs = next(iter(batch.values())).shape[0]
-        flops = self._flops_of(batch)
+        count = self._recipe.optimisation.accumulate
+        sums: dict[str, Tensor] = {}
+        pairs, flops = 0, 0.0
+        for k in range(count):
+            with self._meter.timing("rendering"), torch.no_grad():
+                batch = self._batch(k, share)
+            pairs += next(iter(batch.values())).shape[0]
+            flops += self._flops.of(batch)
+            last = k == count - 1
+            with (
+                self._meter.timing("network"),
+                nullcontext() if last else self._processes.accumulating(self._parallel),
+            ):
+                for name, loss in self._gradient(batch).items():
+                    sums[name] = sums.get(name, torch.zeros_like(loss)) + loss.detach() / count
         with self._meter.timing("network"):
-            losses = self._gradient(batch)
-            self._scaler.unscale_(self._optimiser)
-            norm = nn.utils.clip_grad_norm_(self._model.parameters(), optimisation.clip)
-            self._scaler.step(self._optimiser)
-            self._scaler.update()
-            self._optimiser.zero_grad(set_to_none=True)
-            self._steps_now += 1
-            decay = min(optimisation.ema, (1 + self._steps_now) / (10 + self._steps_now))
-            torch._foreach_lerp_(list(self._average.parameters()), list(self._model.parameters()), 1 - decay)
+            rate, norm = self._learner.step(share, self._progress.step - self._first_step)
         self._progress.step += 1
-        self._progress.pairs += pairs
-        self._pairs_now += pairs
-        self._meter.add(losses | {"gradient_norm": norm}, pairs, flops)
-        if self._steps_now % self._cadence.log_steps == 0 or self._steps_now == 1:
-            self._write(self._meter.read() | {"learning_rate": rate, "share": share})
+        self._progress.pairs += pairs * self._processes.world
+        self._pairs_now += pairs * self._processes.world
+        self._meter.add(sums | {"gradient_norm": norm}, pairs, flops)
+        taken = self._progress.step - self._first_step
+        if taken % self._cadence.log_steps == 0 or taken == 1:
+            self._write(self._measured() | {"learning_rate": rate, "share": share})
         self._training_seconds += time.perf_counter() - begun
 
-    def _loss(self, batch: Batch) -> dict[str, Tensor]:
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._device.type == "cuda"):
-            return self._recipe.loss(self._model, batch)
+    def _batch(self, k: int, share: float) -> Batch:
+        """Batch ``k`` of this process in this step."""
+        processes = self._processes
+        passes = self._progress.step * self._recipe.optimisation.accumulate + k
+        progress = self._begin + (1 - self._begin) * share
+        return self._recipe.batch(passes * processes.world + processes.rank, progress, self._device)
 
     def _gradient(self, batch: Batch) -> dict[str, Tensor]:
         """Losses of a batch, after adding the gradient of their total to the parameters."""
@@ -216,62 +264,67 @@ class _Run:
                 raise
             except Exception as error:  # whatever the compiler trips over, the step can be taken without it
                 self._compiled = False
-                self._optimiser.zero_grad(set_to_none=True)
+                self._learner.forget_gradient()
                 self._write({"compilation_failed": f"{type(error).__name__}: {str(error)[:500]}"})
-        return self._backward(self._loss(batch))
+        return self._backward(self._parallel(batch))
 
     def _backward(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
-        self._scaler.scale(losses["total"]).backward()
+        self._learner.backward(losses["total"] / self._recipe.optimisation.accumulate)
         return losses
 
-    def _flops_of(self, batch: Batch) -> float:
-        """Operations of a step on such a batch, counted once for every shape."""
-        key = tuple(tensor.shape for tensor in batch.values())
-        if key not in self._flops:
-            self._flops[key] = count_flops(lambda part: self._loss(part)["total"], batch)
-            self._optimiser.zero_grad(set_to_none=True)
-        return self._flops[key]
+    def _measured(self) -> dict[str, float]:
+        """Means since the last log over steps and processes; the rates are those of all processes together."""
+        record = self._processes.mean(self._meter.read())
+        return {k: v * self._processes.world if k in ("pairs_per_s", "tflops") else v for k, v in record.items()}
 
     @torch.no_grad()
     def _validate(self) -> None:
         begun = time.perf_counter()
-        self._copy_buffers()
-        self._progress.validation = self._recipe.validate(self._average, self._device)
-        preview = self._recipe.preview(self._average, self._device)
-        Image.fromarray(preview).save(self._out / "preview.png")
+        self._learner.copy_buffers()
+        progress = self._progress
+        progress.validation = self._recipe.validate(self._learner.average, self._device)
+        if self._log is not None:
+            self._log.show(self._recipe.preview(self._learner.average, self._device), progress.step)
         seconds = time.perf_counter() - begun
-        self._reserve = min(1.3 * seconds + 1.0, 0.3 * self._seconds)  # the last checkpoint follows
+        self._budget.keep_back(1.3 * seconds + 1.0)  # the last checkpoint follows
         self._meter.skip_pause(seconds)
-        self._write({"validation": self._progress.validation, "validation_seconds": seconds})
-
-    def _copy_buffers(self) -> None:
-        """Give the averaged network the running statistics of norms, which are averages already."""
-        for average, buffer in zip(self._average.buffers(), self._model.buffers(), strict=True):
-            average.copy_(buffer)
+        self._write({"validation": progress.validation, "validation_seconds": seconds})
+        loss = progress.validation.get("test_loss")
+        if loss is not None and (progress.best is None or loss < progress.best):
+            progress.best = loss
+            if self._processes.is_main:
+                save_checkpoint(self._out, self._weights(), self._state(), half=False, folder=BEST)
 
     def _save(self) -> None:
         begun = time.perf_counter()
-        self._copy_buffers()
-        state = asdict(self._progress) | {
+        self._learner.copy_buffers()
+        if self._budget.exact:
+            random = self._processes.gather(random_state(self._device))
+            if self._processes.is_main:
+                training = {"learner": self._learner.state(), "random": random}
+                save_checkpoint(self._out, self._weights(), self._state(), training, half=False)
+        elif self._processes.is_main:
+            save_checkpoint(self._out, self._weights(), self._state())
+        self._saved = time.perf_counter()
+        self._meter.skip_pause(self._saved - begun)
+
+    def _weights(self) -> dict[str, Tensor]:
+        return dict(self._learner.average.state_dict())
+
+    def _state(self) -> dict[str, object]:
+        return asdict(self._progress) | {
             "recipe": self._recipe.name,
             "minutes": self._minutes(),
             "metadata": self._recipe.metadata(),
         }
-        save_checkpoint(self._out, dict(self._average.state_dict()), state)
-        self._meter.skip_pause(time.perf_counter() - begun)
 
     def _write(self, record: Record) -> None:
-        """Append one line to the log; rounded, since digits beyond the fifth are noise."""
-        record = {"step": self._progress.step, "minutes": self._minutes()} | record
-        rounded = json.loads(json.dumps(record), parse_float=lambda text: float(f"{float(text):.5g}"))
-        with (self._out / "log.jsonl").open("a", encoding="utf-8") as log:
-            log.write(json.dumps(rounded) + "\n")
-        if self._on_record is not None:
-            self._on_record(rounded)
+        if self._log is not None:
+            self._log.write({"step": self._progress.step, "minutes": self._minutes()} | record)
 
 
-def _restore(model: nn.Module, recipe: Recipe, resume: Path) -> _Progress:
-    """Load the weights of an earlier run into the network."""
+def _restored(model: nn.Module, recipe: Recipe, resume: Path) -> tuple[dict[str, Tensor], _Progress]:
+    """Load the weights of an earlier run into the network; also returns them, and how far it had got."""
     weights, state = load_checkpoint(resume)
     if state["recipe"] != recipe.name:
         raise UserError(f"{resume} was trained by the recipe {state['recipe']}: resume it with that one.")
@@ -279,64 +332,5 @@ def _restore(model: nn.Module, recipe: Recipe, resume: Path) -> _Progress:
         model.load_state_dict(weights)
     except RuntimeError as error:
         raise UserError(f"{resume} holds another size of the network {recipe.name}: give the same options.") from error
-    return _Progress(state["step"], state["pairs"], state["minutes"], state["validation"])
-
-
-def _adamw(model: nn.Module, settings: Optimisation, device: torch.device) -> torch.optim.AdamW:
-    """Fused AdamW; weight decay on matrices and kernels only."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.dim() >= 2], "weight_decay": settings.weight_decay},
-        {"params": [p for p in trained if p.dim() < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(
-        groups, lr=settings.learning_rate, betas=settings.betas, fused=device.type in ("cuda", "cpu")
-    )
-
-
-def train_command(
-    recipe: str,
-    minutes: float,
-    out: Path,
-    resume: Path | None = None,
-    textures: Path | None = None,
-    device: str = "auto",
-    photos: Path | None = None,
-    side: int | None = None,
-    scenes: int | None = None,
-    tiny: bool = False,
-    begin: float = 0.0,
-    on_record: Callable[[Record], None] | None = None,
-) -> Summary:
-    """Train one of the recipes ``mini``, ``dust3r`` and ``composed``; see ``train``.
-
-    ``textures``: folder of tile_*, photo_* and pano_* images for the procedural scenes. ``photos``: train a pair
-    network on one's own photos instead (``unposed.train.posed``). ``side``: one size of square images, a multiple of
-    16, in place of the recipe's curriculum. ``scenes``: scenes (or pairs of photos) per step. ``tiny``: a small
-    network for trying things out on a CPU.
-
-    Raises:
-        UserError: an unknown recipe, an option that the recipe does not have, and what ``train`` raises.
-    """
-    made = _recipe(recipe, textures, photos, side, scenes, tiny)
-    return train(made, minutes, out, resume=resume, begin=begin, device=device, on_record=on_record)
-
-
-def _recipe(
-    name: str, textures: Path | None, photos: Path | None, side: int | None, scenes: int | None, tiny: bool
-) -> Recipe:
-    """The recipe of a name with a user's options."""
-    from unposed.train import composed_recipe, recipes  # networks and scenes: only when they are trained
-
-    if side is not None and (side < 32 or side % 16):
-        raise UserError("--side must be a multiple of 16, at least 32.")
-    if name == "mini":
-        return recipes.mini_recipe(textures, side, scenes, photos, tiny)
-    if tiny or name not in ("composed", "dust3r"):
-        raise UserError(f"there is no {'tiny ' * tiny}recipe {name}: use mini (also --tiny), composed or dust3r.")
-    if name == "dust3r":
-        return recipes.dust3r_recipe(textures, side, scenes, photos)
-    if textures is None or photos is not None or scenes is not None:
-        raise UserError("the composed recipe needs --textures, and takes neither --photos nor --scenes.")
-    config = composed_recipe.ComposedConfig() if side is None else composed_recipe.ComposedConfig(side=side)
-    return composed_recipe.ComposedRecipe(textures, config)
+    progress = _Progress(state["step"], state["pairs"], state["minutes"], state["validation"], state.get("best"))
+    return weights, progress

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from unposed.train.recipe import Batch
@@ -81,6 +81,38 @@ def peak_tflops(device: torch.device) -> float | None:
         return None
     name = torch.cuda.get_device_name(device)
     return next((peak for part, peak in _PEAK_TFLOPS.items() if part in name), None)
+
+
+class FlopCounter:
+    """Operations of a training step by the shapes of its batch, each counted once."""
+
+    def __init__(self, loss: Callable[[Batch], Tensor], model: nn.Module) -> None:
+        self._loss, self._model = loss, model
+        self._counted: dict[tuple[torch.Size, ...], float] = {}
+
+    def of(self, batch: Batch) -> float:
+        """Floating-point operations of the loss and its gradient; see ``count_flops``."""
+        key = tuple(tensor.shape for tensor in batch.values())
+        if key not in self._counted:
+            with _undisturbed(self._model, batch):
+                self._counted[key] = count_flops(self._loss, batch)
+        return self._counted[key]
+
+
+@contextmanager
+def _undisturbed(model: nn.Module, batch: Batch) -> Iterator[None]:
+    """Afterwards, gradients, running statistics and random generators are as they were before."""
+    gradients = [parameter.grad for parameter in model.parameters()]
+    buffers = [buffer.clone() for buffer in model.buffers()]
+    model.zero_grad(set_to_none=True)
+    devices = {tensor.device for tensor in batch.values() if tensor.is_cuda}
+    with torch.random.fork_rng(devices=list(devices)):
+        yield
+    with torch.no_grad():
+        for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+            parameter.grad = gradient
+        for buffer, before in zip(model.buffers(), buffers, strict=True):
+            buffer.copy_(before)
 
 
 def count_flops(loss: Callable[[Batch], Tensor], batch: Batch) -> float:

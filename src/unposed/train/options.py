@@ -1,0 +1,73 @@
+"""What ``unposed train`` can be told: the recipe of a name with a user's options, and how long it runs."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from unposed.errors import UserError
+from unposed.train.budget import Budget, Clock, Steps
+from unposed.train.log import Record
+from unposed.train.loop import Summary, train
+from unposed.train.recipe import Recipe
+
+
+def train_command(
+    recipe: str,
+    minutes: float | None,
+    out: Path,
+    resume: Path | None = None,
+    textures: Path | None = None,
+    device: str = "auto",
+    photos: Path | None = None,
+    side: int | None = None,
+    scenes: int | None = None,
+    tiny: bool = False,
+    begin: float = 0.0,
+    steps: int | None = None,
+    tensorboard: bool = False,
+    on_record: Callable[[Record], None] | None = None,
+) -> Summary:
+    """Train one of the recipes ``mini``, ``dust3r`` and ``composed``; see ``train``.
+
+    ``steps``: so many steps, in place of ``minutes``. ``textures``: folder of tile_*, photo_* and pano_* images for the
+    procedural scenes. ``photos``: train a pair network on one's own photos instead (``unposed.train.posed``).
+    ``side``: one size of square images, a multiple of 16, in place of the recipe's curriculum. ``scenes``: scenes (or
+    pairs of photos) per step. ``tiny``: a small network for trying things out on a CPU.
+
+    Raises:
+        UserError: an unknown recipe, an option that the recipe does not have, and what ``train`` raises.
+    """
+    made = _recipe(recipe, textures, photos, side, scenes, tiny)
+    budget = _budget(minutes, steps)
+    return train(
+        made, budget, out, resume=resume, begin=begin, device=device, tensorboard=tensorboard, on_record=on_record
+    )
+
+
+def _budget(minutes: float | None, steps: int | None) -> Budget:
+    if (minutes is None) == (steps is None):
+        raise UserError("a run ends by the clock or by its steps: give --minutes or --steps.")
+    if minutes is not None and minutes <= 0:
+        raise UserError("the training time must be more than 0 minutes: give --minutes.")
+    if steps is not None and steps <= 0:
+        raise UserError("the number of steps must be more than 0: give --steps.")
+    return Clock(minutes) if minutes is not None else Steps(steps or 0)
+
+
+def _recipe(
+    name: str, textures: Path | None, photos: Path | None, side: int | None, scenes: int | None, tiny: bool
+) -> Recipe:
+    """The recipe of a name with a user's options."""
+    from unposed.train import composed_recipe, recipes  # networks and scenes: only when they are trained
+
+    if side is not None and (side < 32 or side % 16):
+        raise UserError("--side must be a multiple of 16, at least 32.")
+    if name == "mini":
+        return recipes.mini_recipe(textures, side, scenes, photos, tiny)
+    if tiny or name not in ("composed", "dust3r"):
+        raise UserError(f"there is no {'tiny ' * tiny}recipe {name}: use mini (also --tiny), composed or dust3r.")
+    if name == "dust3r":
+        return recipes.dust3r_recipe(textures, side, scenes, photos)
+    if textures is None or photos is not None or scenes is not None:
+        raise UserError("the composed recipe needs --textures, and takes neither --photos nor --scenes.")
+    config = composed_recipe.ComposedConfig() if side is None else composed_recipe.ComposedConfig(side=side)
+    return composed_recipe.ComposedRecipe(textures, config)
