@@ -1,4 +1,4 @@
-"""MASt3R: fast reciprocal matching, exact to the index."""
+"""MASt3R: fast reciprocal matching, exact to the index, and the windows of coarse-to-fine matching."""
 
 import numpy as np
 import torch
@@ -6,7 +6,9 @@ from torch import Tensor
 
 from tests.parity.harness import Case, runs
 from unposed.align.reciprocal import ROUNDS, ReciprocalMatcher, match_symmetric, start_grid, union_of_matches
+from unposed.align.windows import choose_windows, fit_windows, overlapping_windows
 from unposed.geometry.neighbours import nearest_neighbours
+from unposed.geometry.recentring import recentred_crop
 from unposed.views import Matches, PairPrediction
 
 
@@ -64,6 +66,29 @@ def _unions(case: Case, matcher: ReciprocalMatcher, a: Tensor, b: Tensor) -> Non
     backward = PairPrediction(none, none, *second, maps["descB2"], maps["descA2"], None, *second)
     for stride in case.params["sym_subsamples"]:
         _check_matches(case, f"sym_s{stride}", match_symmetric(forward, backward, stride))
+
+
+@runs("mast3r", "coarse_to_fine")
+def coarse_to_fine(case: Case) -> None:
+    for k, row in enumerate(case.params["cases"]):
+        size_q, size_b = tuple(row["HWq"]), tuple(row["HWb"])
+        forced_q, forced_b = (tuple(size) for size in row["forced_resolution_HW"])
+        grid_q, grid_b = (overlapping_windows(size, row["maxdim"], row["overlap"]) for size in (size_q, size_b))
+        windows_q, windows_b = fit_windows(grid_q, size_q, forced_q), fit_windows(grid_b, size_b, forced_b)
+        case.check(f"grid_q_{k}", grid_q)
+        case.check(f"grid_q_norm_forced_{k}", windows_q)
+        case.check(f"grid_b_norm_free_{k}", fit_windows(grid_b, size_b))
+        points = case.tensor(f"p1_{k}"), case.tensor(f"p2_{k}")
+        crops_q, crops_b = choose_windows(*points, windows_q, windows_b, size_q, size_b, forced_q, forced_b)
+        case.check(f"crops_q_{k}", crops_q)
+        case.check(f"crops_b_{k}", crops_b)
+    for k, size in enumerate(case.params["homography"]["target_sizes_WH"]):
+        left, top, right, bottom = (round(edge) for edge in case.inputs["homo_crops"][k].tolist())
+        crop = recentred_crop(case.tensor("homo_K"), (left, top, right, bottom), tuple(size) if size else None)
+        case.check(f"homo{k}_K", crop.intrinsics)
+        case.check(f"homo{k}_R", crop.photo_from_crop)
+        case.check(f"homo{k}_H", crop.homography)
+        case.check(f"homo{k}_size", crop.size)
 
 
 def _check_matches(case: Case, name: str, matches: Matches) -> None:
