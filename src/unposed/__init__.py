@@ -13,11 +13,29 @@ if TYPE_CHECKING:
     from unposed.models.registry import list_models, load_model
     from unposed.scene import Scene
     from unposed.tasks.depth import Depth, depth
+    from unposed.tasks.match import CollectionMatches, PhotoMatches, match, match_photos
+    from unposed.tasks.pose import relative_pose
     from unposed.tasks.reconstruct import Known, reconstruct
+    from unposed.views import RelativePose
 
 __version__ = "0.1.0"
 
-__all__ = ["Depth", "Known", "Scene", "UserError", "depth", "list_models", "load_model", "reconstruct"]
+__all__ = [
+    "CollectionMatches",
+    "Depth",
+    "Known",
+    "PhotoMatches",
+    "RelativePose",
+    "Scene",
+    "UserError",
+    "depth",
+    "list_models",
+    "load_model",
+    "match",
+    "match_photos",
+    "reconstruct",
+    "relative_pose",
+]
 
 _HOMES = {
     "Depth": "unposed.tasks.depth",
@@ -27,6 +45,12 @@ _HOMES = {
     "UserError": "unposed.errors",
     "list_models": "unposed.models.registry",
     "load_model": "unposed.models.registry",
+    "CollectionMatches": "unposed.tasks.match",
+    "PhotoMatches": "unposed.tasks.match",
+    "match": "unposed.tasks.match",
+    "match_photos": "unposed.tasks.match",
+    "RelativePose": "unposed.views",
+    "relative_pose": "unposed.tasks.pose",
     "reconstruct": "unposed.tasks.reconstruct",
 }
 

@@ -325,3 +325,19 @@ def _collect(photos: Sequence[Photo], views: Sequence[View], matched: MatchedVie
         None if matched.verified is None else sum(len(index) for index in indices.values()),
         model,
     )
+
+
+def summary(matched: PhotoMatches | CollectionMatches, written: Sequence[Path]) -> dict[str, object]:
+    """Facts for a person or a script; ``found`` and ``verified`` count matches."""
+    facts: dict[str, object] = {"model": matched.model, "found": matched.found, "verified": matched.verified}
+    if isinstance(matched, PhotoMatches):
+        facts |= {"photos": list(matched.names), "matches": len(matched.confidence)}
+    else:
+        facts |= {
+            "photos": len(matched.photos),
+            "keypoints": sum(len(pixels) for pixels in matched.keypoints),
+            "matches": sum(len(index) for index in matched.matches.values()),
+            "pairs": len(matched.matches),
+            "pairs_with_matches": sum(len(index) > 0 for index in matched.matches.values()),
+        }
+    return facts | {"written": [str(path) for path in written]}

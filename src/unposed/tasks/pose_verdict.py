@@ -1,0 +1,103 @@
+"""Whether a relative pose is to be believed: judged by the matches of the two photos, whatever method found it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from unposed.geometry.epipolar import fundamental_matrix, rays, sampson, triangulate_midpoints
+from unposed.geometry.essential import MINIMUM_INLIERS, SIGNIFICANCE, SMALLEST_ANGLE, TwoView, centred
+from unposed.geometry.pose_uncertainty import pose_uncertainty
+from unposed.views import Matches
+
+LEAST_INLIERS = 30
+LEAST_SHARE = 0.5
+"""Of the matches that the best epipolar geometry explains, the pose must explain this share."""
+LARGEST_ROTATION_UNCERTAINTY = 3.0
+"""Degrees, one standard error."""
+LARGEST_TRANSLATION_UNCERTAINTY = 10.0
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What speaks for or against poses of a pair: matches and intrinsics, in pixels of views about 640 long."""
+
+    matches: Matches
+    size_a: tuple[int, int]
+    """(height, width)."""
+    size_b: tuple[int, int]
+    intrinsics_a: Float[Tensor, "3 3"]
+    intrinsics_b: Float[Tensor, "3 3"]
+    focal_spread: float
+    """Standard deviation of the logarithm of the focal lengths."""
+    max_error: float
+    """Pixels within which a match must obey the epipolar geometry of a pose."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the matches say of a pose."""
+
+    reason: str
+    """Why not to believe it, in one sentence; empty when nothing speaks against it."""
+    inliers: int
+    rotation_uncertainty: float
+    """Degrees, as ``pose_uncertainty`` has them."""
+    translation_uncertainty: float
+
+
+def judge(evidence: Evidence, b_from_a: Float[Tensor, "4 4"] | None, essential: TwoView | None) -> Verdict:
+    """Judge a pose (None: none was found); ``essential`` is the best epipolar geometry of the matches, if any."""
+    found = len(evidence.matches.confidence)
+    if found < MINIMUM_INLIERS:
+        return _no(f"only {found} matches were found: the photos hardly show the same things")
+    if essential is None:
+        return _no(f"the {found} matches do not agree on any pose: the photos hardly show the same things")
+    if b_from_a is None:
+        return _no("the model is too unsure of the points for this method: try another one")
+    inliers = obeying(evidence, b_from_a)
+    count = int(inliers.sum())
+    a, b = evidence.matches.points_a[inliers], evidence.matches.points_b[inliers]
+    told = pose_uncertainty(a, b, evidence.intrinsics_a, evidence.intrinsics_b, b_from_a, evidence.focal_spread)
+    return Verdict(_objection(evidence, essential, count, told), count, *told)
+
+
+def obeying(evidence: Evidence, b_from_a: Float[Tensor, "4 4"]) -> Bool[Tensor, "n"]:
+    """Matches within the error of the epipolar geometry of a pose whose points lie in front of both cameras."""
+    x_a, focal_a = centred(evidence.matches.points_a, evidence.intrinsics_a)
+    x_b, focal_b = centred(evidence.matches.points_b, evidence.intrinsics_b)
+    rotation, translation = b_from_a[:3, :3].double().numpy(), b_from_a[:3, 3].double().numpy()
+    length = float(np.linalg.norm(translation))
+    if length == 0:
+        return torch.zeros(len(x_a), dtype=torch.bool)
+    translation = translation / length
+    error = sampson(fundamental_matrix(rotation, translation, focal_a, focal_b), x_a, x_b)
+    points, depth_b, _ = triangulate_midpoints(rays(x_a, focal_a), rays(x_b, focal_b), rotation, translation)
+    return torch.from_numpy((error < evidence.max_error) & (points[:, 2] > 0) & (depth_b > 0))
+
+
+def _objection(evidence: Evidence, essential: TwoView, inliers: int, told: tuple[float, float]) -> str:
+    """The first thing that speaks against a pose; empty when nothing does."""
+    agreeing = int(essential.inliers.sum())
+    if essential.rotation_only:
+        return "the camera only turned: the rotation may be right, the direction of the translation is unknown"
+    if essential.significance < SIGNIFICANCE or agreeing < LEAST_INLIERS:
+        return f"only {agreeing} matches agree: the photos hardly show the same things"
+    if inliers < LEAST_SHARE * agreeing:
+        return f"the pose contradicts the matches: it explains {inliers} of {agreeing}"
+    if essential.ambiguous:
+        return "the matches lie on one plane, which two different poses explain"
+    if float(essential.angles.median()) < SMALLEST_ANGLE:
+        return "the cameras stand too near to each other for what they look at: the translation is unknown"
+    if told[0] > LARGEST_ROTATION_UNCERTAINTY or told[1] > LARGEST_TRANSLATION_UNCERTAINTY:
+        return (
+            f"the matches leave the pose open (about {told[0]:.0f} degrees in rotation, {told[1]:.0f} in translation): "
+            "they are too few, too close together, or seen from too small a distance between the cameras"
+        )
+    return ""
+
+
+def _no(reason: str) -> Verdict:
+    return Verdict(reason, 0, 180.0, 90.0)
