@@ -62,3 +62,14 @@ class Relocalisation:
     queries: tuple[Frame, ...]
     retrieved: Mapping[str, tuple[str, ...]] | None = None
     """Names of the references to use for each query, best first, where the benchmark publishes them."""
+
+
+@dataclass(frozen=True, eq=False)
+class NovelViews:
+    """Known views of a scene and the views that are to be made of them."""
+
+    name: str
+    context: tuple[Frame, ...]
+    targets: tuple[Frame, ...]
+    overlap: float | None = None
+    """Share of the first context view that the second sees, where the benchmark bins by it."""
