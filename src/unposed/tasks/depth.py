@@ -38,6 +38,8 @@ FORMATS: tuple[Format, ...] = get_args(Format)
 """Kinds of files that are written when asked for; NPZ and the colour picture always are."""
 SINGLE_PHOTO_MODEL = "mini"
 """The offline model that has an idea of the depth of a single photo: what ``auto`` means for those."""
+_FLAT = 1.001
+"""Largest depth over the smallest up to which a map is a flat wall: a model's way to say that it knows nothing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,7 +170,7 @@ def _by_themselves(
     for photo in track(report, photos, len(photos), f"{loaded.name}: single photos"):
         scene = reconstruct(PhotoSet([photo], []), model=loaded)
         values = scene.views[0].depth
-        if float(values.max()) > float(values.min()):
+        if float(values.max()) > _FLAT * float(values.min()):
             found[photo.name] = scene
         elif needed:
             raise UserError(
