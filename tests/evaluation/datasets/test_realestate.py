@@ -80,20 +80,20 @@ def test_packed_clips(tmp_path):
 
 def test_evaluation_index(tmp_path):
     write_chunks(tmp_path)
-    index = tmp_path / "index.json"
+    index = tmp_path / "evaluation_index.json"
     index.write_text(json.dumps({"one": None, "two": {"context": [0, 2], "target": [1], "overlap": 0.4}}))
-    (views,) = realestate.read_novel_views(tmp_path, index)
+    (views,) = realestate.read_novel_views(tmp_path)
     assert (views.name, views.overlap) == ("two", 0.4)
     assert [frame.photo.name for frame in (*views.context, *views.targets)] == [
         f"two/{STAMPS[k]}.jpg" for k in (0, 2, 1)
     ]
-    (pair,) = realestate.read_pairs(tmp_path, index)
+    (pair,) = realestate.read_pairs(tmp_path, index=index)
     expected = torch.linalg.inv(made.pose(2)) @ made.pose(0)
     torch.testing.assert_close(pair.b_from_a.double(), expected, atol=1e-5, rtol=0)
     assert pair.overlap == 0.4
     index.write_text(json.dumps({"two": {"context": [0, 9], "target": [1]}}))
     with pytest.raises(UserError, match="does not fit the clip two"):
-        realestate.read_novel_views(tmp_path, index)[0]
+        realestate.read_novel_views(tmp_path)[0]
 
 
 def test_what_is_missing_is_named(tmp_path):

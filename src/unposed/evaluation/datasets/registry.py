@@ -4,10 +4,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from unposed.evaluation.datasets import cambridge, megadepth, scannet, sevenscenes, sintel, tum
+from unposed.evaluation.datasets import (
+    cambridge,
+    co3d,
+    kitti,
+    megadepth,
+    nyu,
+    realestate,
+    scannet,
+    sevenscenes,
+    sintel,
+    tum,
+)
 
-Kind = Literal["sequences", "pairs", "relocalisation"]
-"""What a reader gives: ``FrameSequence``, ``PosedPair`` or ``Relocalisation``."""
+Kind = Literal["sequences", "pairs", "relocalisation", "novel views"]
+"""What a reader gives: ``FrameSequence``, ``PosedPair``, ``Relocalisation`` or ``NovelViews``."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +70,53 @@ _TABLE = (
         sintel.read,
     ),
     Reader("tum", "sequences", "<sequence>/{rgb.txt,depth.txt,groundtruth.txt,rgb,depth}", tum.read),
+    Reader(
+        "co3d",
+        "sequences",
+        "<category>/{frame,sequence}_annotations.jgz, <category>/set_lists, <category>/<sequence>/{images,depths,masks}",
+        co3d.read,
+    ),
+    Reader(
+        "co3d-dust3r",
+        "sequences",
+        "selected_seqs_test.json, <category>/<sequence>/{images/frame000001.{jpg,npz},depths,masks}",
+        co3d.read_prepared,
+    ),
+    Reader(
+        "re10k", "sequences", "<split>/<clip>.txt, frames/<split>/<clip>/<timestamp>.jpg (ACID alike)", realestate.read
+    ),
+    Reader(
+        "re10k-chunks",
+        "sequences",
+        "<split>/{index.json,000000.torch} of pixelSplat (ACID alike)",
+        realestate.read_chunks,
+    ),
+    Reader("re10k-pairs", "pairs", "as re10k-chunks, and evaluation_index.json", realestate.read_pairs),
+    Reader("re10k-views", "novel views", "as re10k-chunks, and evaluation_index.json", realestate.read_novel_views),
+    Reader(
+        "kitti",
+        "sequences",
+        "val/<drive>_sync/proj_depth/groundtruth/image_02/*.png, <date>/<drive>_sync/image_02/data/*.png",
+        kitti.read,
+    ),
+    Reader(
+        "kitti-gathered",
+        "sequences",
+        "[depth_selection/val_selection_cropped/]{groundtruth_depth_gathered,image_gathered}/<drive>_02/*.png",
+        kitti.read_gathered,
+    ),
+    Reader(
+        "kitti-selection",
+        "sequences",
+        "[depth_selection/val_selection_cropped/]{image,groundtruth_depth,intrinsics}",
+        kitti.read_selection,
+    ),
+    Reader(
+        "nyu",
+        "sequences",
+        "nyu_images/*.png with nyu_depths/*.npy, or nyu_depth_v2_labeled.mat with splits.mat, or *.h5",
+        nyu.read,
+    ),
     Reader("bonn", "sequences", "[rgbd_bonn_dataset/]rgbd_bonn_<name>/{rgb,depth,groundtruth.txt}", tum.read_bonn),
 )
 
