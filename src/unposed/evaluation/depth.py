@@ -36,6 +36,8 @@ class DepthRule:
     """Aligned depths beyond it are set to it."""
     in_disparity: bool = False
     """The prediction is a disparity and is aligned as one."""
+    inlier_ratio: float = 1.25
+    """``delta_k`` is the share of pixels with a ratio below its k-th power."""
     steps: int = 1000
     """Of ``lad2``."""
     learning_rate: float = 1e-4
@@ -75,7 +77,7 @@ def depth_metrics(
         (error.square() / g).mean(),
         error.square().mean().sqrt(),
         (safe.log() - g.log()).square().mean().sqrt(),
-        *((ratio < 1.25**k).float().mean() for k in (1, 2, 3)),
+        *((ratio < rule.inlier_ratio**k).float().mean() for k in (1, 2, 3)),
     ]
     return dict(zip(METRICS, [*(value.item() for value in values), float(len(g))], strict=True))
 
