@@ -6,6 +6,8 @@ import torch
 
 from tests.parity.harness import Case, runs
 from unposed.geometry.transforms import invert_rigid
+from unposed.geometry.triangulation import triangulate_pixels, triangulate_with_neighbours
+from unposed.train.correspondences import positives_and_negatives, reciprocal_pixels, without_partner
 from unposed.train.losses import ConfidenceWeighted, PairOutput, PairTruth, split_views
 from unposed.train.matching import Correspondences, Matching, average_precision, info_nce, unmatched_pixels
 from unposed.train.metric_losses import MetricRegression
@@ -124,3 +126,40 @@ def _variant(entry: dict) -> MetricRegression:
         log={False: None, True: "after", "before": "before"}[entry.get("loss_in_log", False)],
         sky_distance=entry["sky_loss_value"],
     )
+
+
+@runs("mast3r", "gt_correspondences")
+def gt_correspondences(case: Case) -> None:
+    points = [case.tensor(f"pts3d_{k}") for k in (0, 1)]
+    intrinsics = [case.tensor(f"camera_intrinsics_{k}") for k in (0, 1)]
+    poses = [case.tensor(f"camera_pose_{k}") for k in (0, 1)]
+    matched = reciprocal_pixels(*points, *intrinsics, *poses)
+    counts = [p.shape[0] * p.shape[1] for p in points]
+    count, share = case.params["n"], case.params["nneg"]
+    positive, negative = positives_and_negatives(min(counts), len(matched[0]), count, share)
+    drawn = case.tensor("permutation").long()[:positive]
+    for k, (pixels, size) in enumerate(zip(matched, counts, strict=True)):
+        width, side = points[k].shape[1], k + 1
+        negatives = case.tensor(f"negatives{side}").long()
+        assert len(negatives) == negative
+        assert bool(without_partner(pixels, size)[negatives].all())
+        case.check(f"recip_xy{side}", torch.stack([pixels % width, pixels // width], -1))
+        trained = torch.cat([pixels[drawn], negatives])
+        case.check(f"train_xy{side}", torch.stack([trained % width, trained // width], -1))
+    case.check("train_valid", torch.arange(count) < positive)
+
+
+@runs("mast3r", "triangulation")
+def triangulation(case: Case) -> None:
+    intrinsics, poses, matches = case.tensor("K"), case.tensor("E"), case.tensor("matches")
+    chosen = case.tensor("pixel_index").long()
+    projections = intrinsics @ poses[:, :, :3]
+    some = matches[:, 0].flatten(1, 2)[:, chosen]
+    pair = triangulate_pixels(projections[:, 0, None], projections[:, 1, None], some[..., :2], some[..., 2:4])
+    case.check("triangulated_pair0", pair)
+    points, depth, confidence = triangulate_with_neighbours(
+        intrinsics, poses, matches, case.params["min_num_valids_ratio"]
+    )
+    case.check("agg_pts", points)
+    case.check("agg_depth", depth)
+    case.check("agg_conf", confidence)
