@@ -24,7 +24,7 @@ def _reading(path: Path) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing: is the data set pre-processed into the layout of its page?") from error
-    except (OSError, ValueError, KeyError, TypeError, SyntaxError, EOFError) as error:
+    except Exception as error:  # a damaged file can raise nearly anything
         raise UserError(f"{path} cannot be read as training data ({error}): make it again.") from error
 
 
