@@ -89,6 +89,8 @@ def pairs_retrieval(case: Case) -> None:
         similarity = case.inputs[f"sim_{c}"]
         if run["Na"] > 0:
             _check_sampling(case, c, run, 1 - similarity)
+        else:
+            case.check(f"keyframes_{c}", np.zeros(0))
         if run["Na"] > 0 and _repeats(case.outputs[f"keyframes_{c}"]):
             case.excuse(f"pairs_{c}", _CHOSEN_TWICE)
             case.excuse(f"symmetrised_{c}", _CHOSEN_TWICE)
