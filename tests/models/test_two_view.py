@@ -96,12 +96,15 @@ def test_a_plane_gives_the_pose_or_says_that_two_are_possible():
 @pytest.mark.parametrize("focal", [400.0, 650.0, 1200.0])
 def test_one_focal_for_a_collection(focal):
     pairs = [scene(seed, turn=turn, focal=focal)[:2] for seed, turn in enumerate((0.2, -0.15, 0.3, 0.1))]
-    share = consensus_focal(pairs, [(SIZE, SIZE)] * 4, [(640, 640)] * 4)
-    assert share * 640 == pytest.approx(focal, rel=0.04)
+    found = consensus_focal(pairs, [(SIZE, SIZE)] * 4, [(640, 640)] * 4)
+    assert found.share * 640 == pytest.approx(focal, rel=0.04)
+    assert 0.001 < found.spread < 0.04
+    assert 1 <= found.votes <= 4
 
 
 def test_without_evidence_the_prior_decides():
-    assert consensus_focal([], [], [], prior=0.8) == pytest.approx(0.8, rel=0.01)
+    found = consensus_focal([], [], [], prior=0.8, prior_spread=0.3)
+    assert (found.share, found.spread, found.votes) == (0.8, 0.3, 0)
 
 
 def test_unknown_focals_are_found_for_a_single_pair():

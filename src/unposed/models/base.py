@@ -1,10 +1,32 @@
 """What a model promises: small protocols that tasks ask for. A model knows tensors; tasks know photos."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from unposed.io.photos import ImageRule
 from unposed.views import Pair, PairPrediction, View
+
+
+@dataclass(frozen=True)
+class FocalEstimate:
+    """The focal length of a view, and how well it is known."""
+
+    focal: float
+    """In pixels of the view."""
+    spread: float
+    """How far it may be off, as a share of itself (one standard deviation)."""
+    votes: int
+    """Pairs of views that had a say; with 0 of them it is EXIF's, or a guess."""
+
+
+@runtime_checkable
+class FocalModel(Protocol):
+    """Tells the focal lengths of views that overlap without depth or poses."""
+
+    def estimate_focals(self, views: Sequence[View], pairs: Sequence[Pair]) -> list[FocalEstimate]:
+        """Focal length of each view, in order, from what the pairs say; EXIF may help but does not decide."""
+        ...
 
 
 @runtime_checkable

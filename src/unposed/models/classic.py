@@ -19,6 +19,7 @@ from unposed.geometry.essential import SIGNIFICANCE, TwoView
 from unposed.geometry.transforms import invert_rigid, transform_points
 from unposed.io.resize import ImageRule
 from unposed.models import sift
+from unposed.models.base import FocalEstimate
 from unposed.models.plane_sweep import sweep_both
 from unposed.models.two_view import FOCAL_SPREAD, consensus_focal, estimate_two_view
 from unposed.views import Matches, Pair, PairPrediction, View
@@ -51,6 +52,13 @@ class Classic:
         """Index pairs of keypoints of two views that look alike."""
         return sift.match(a, b)
 
+    def estimate_focals(self, views: Sequence[View], pairs: Sequence[Pair]) -> list[FocalEstimate]:
+        """Focal length of each view, by the matches of the pairs; EXIF is hardly believed, so as to check it."""
+        features = self.encode(views)
+        unordered = {(min(i, j), max(i, j)) for i, j in pairs if i != j}
+        matches = {(i, j): self.match(features[i], features[j]) for i, j in sorted(unordered)}
+        return agree_on_focals(views, _matched_points(features, matches), exif_spread=FOCAL_SPREAD)
+
     def decode(
         self, views: Sequence[View], features: Sequence[sift.Keypoints], pairs: Sequence[Pair]
     ) -> Iterator[tuple[Pair, PairPrediction]]:
@@ -59,11 +67,8 @@ class Classic:
         for i, j in pairs:
             asked[min(i, j), max(i, j)].append((i, j))
         matches = {(i, j): self.match(features[i], features[j]) for i, j in asked if i != j}
-        points = {
-            (i, j): (features[i].points[found[:, 0]], features[j].points[found[:, 1]])
-            for (i, j), found in matches.items()
-        }
-        focals = agree_on_focals(views, points)
+        points = _matched_points(features, matches)
+        focals = [estimate.focal for estimate in agree_on_focals(views, points)]
 
         def solve(pair: Pair) -> _Solved:
             i, j = pair
@@ -74,6 +79,15 @@ class Classic:
         for pair, solved in zip(asked, _ahead(solve, asked), strict=True):
             for order in dict.fromkeys(asked[pair]):
                 yield order, solved.prediction(swapped=order != pair)
+
+
+def _matched_points(
+    features: Sequence[sift.Keypoints], matches: Mapping[Pair, Int[Tensor, "n 2"]]
+) -> dict[Pair, tuple[Float[Tensor, "n 2"], Float[Tensor, "n 2"]]]:
+    """Pixels of matched keypoints in both views of every pair."""
+    return {
+        (i, j): (features[i].points[found[:, 0]], features[j].points[found[:, 1]]) for (i, j), found in matches.items()
+    }
 
 
 def _ahead(function: Callable[[Pair], "_Solved"], pairs: Iterable[Pair]) -> Iterator["_Solved"]:
@@ -184,28 +198,39 @@ def _matches(a: sift.Keypoints, b: sift.Keypoints, found: Int[Tensor, "n 2"]) ->
     return Matches(a.points[found[:, 0]], b.points[found[:, 1]], confidence)
 
 
-def agree_on_focals(
-    views: Sequence[View], points: Mapping[Pair, tuple[Float[Tensor, "n 2"], Float[Tensor, "n 2"]]]
-) -> list[float]:
-    """Focal length of each view in its pixels, one per camera.
+def camera_key(view: View) -> tuple[int, int, int]:
+    """Equal for photos that are taken to come from one camera: the same size, whichever way up, and EXIF focal."""
+    width, height = sorted(view.original_size)
+    return width, height, round(view.exif_focal or 0)
 
-    Photos of the same size and the same EXIF focal length are taken to come from one camera; what the pairs within a
-    camera say is pooled. Cameras with few pairs of their own share one factor on what EXIF tells, or, without EXIF, on
-    the long side of the photo.
+
+def agree_on_focals(
+    views: Sequence[View],
+    points: Mapping[Pair, tuple[Float[Tensor, "n 2"], Float[Tensor, "n 2"]]],
+    exif_spread: float = EXIF_SPREAD,
+) -> list[FocalEstimate]:
+    """Focal length of each view, one per camera.
+
+    What the pairs within a camera (see ``camera_key``) say is pooled. Cameras with few pairs of their own share one
+    factor on what EXIF tells, or, without EXIF, on the long side of the photo. ``exif_spread`` says how far EXIF is
+    believed (standard deviation of the logarithm).
     """
-    cameras = [(*sorted(view.original_size), round(view.exif_focal or 0)) for view in views]
+    cameras = [camera_key(view) for view in views]
     own = Counter(cameras[i] for i, j in points if cameras[i] == cameras[j])
     groups = [
-        c if own[c] >= FEW_PAIRS else (0, 0, bool(view.exif_focal)) for c, view in zip(cameras, views, strict=True)
+        c if own[c] >= FEW_PAIRS else (0, 0, int(bool(view.exif_focal))) for c, view in zip(cameras, views, strict=True)
     ]
     units = [(v.exif_focal or max(v.original_size)) / float(v.original_from_view[0, 0]) for v in views]
-    factors = {}
+    agreed = {}
     for group in set(groups):
         pairs = [(i, j) for i, j in points if groups[i] == group and groups[j] == group]
-        factors[group] = consensus_focal(
+        agreed[group] = consensus_focal(
             [points[pair] for pair in pairs],
             [(views[i].size, views[j].size) for i, j in pairs],
             [(units[i], units[j]) for i, j in pairs],
-            prior_spread=EXIF_SPREAD if group[2] else FOCAL_SPREAD,
+            prior_spread=exif_spread if group[2] else FOCAL_SPREAD,
         )
-    return [factors[group] * unit for group, unit in zip(groups, units, strict=True)]
+    return [
+        FocalEstimate(agreed[group].share * unit, agreed[group].spread, agreed[group].votes)
+        for group, unit in zip(groups, units, strict=True)
+    ]

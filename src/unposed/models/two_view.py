@@ -5,6 +5,7 @@ Matches are in view pixels, the principal point is the centre of the view, pixel
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import poselib
@@ -47,12 +48,25 @@ def estimate_two_view(
     if len(points_i) < MINIMUM_INLIERS:
         return None
     if focal_i is None or focal_j is None:
-        share = consensus_focal([(points_i, points_j)], [(size_i, size_j)], [(max(size_i), max(size_j))])
+        share = consensus_focal([(points_i, points_j)], [(size_i, size_j)], [(max(size_i), max(size_j))]).share
         focal_i = share * max(size_i) if focal_i is None else focal_i
         focal_j = share * max(size_j) if focal_j is None else focal_j
     threshold = THRESHOLD * max(*size_i, *size_j) / 640
     intrinsics_i, intrinsics_j = _intrinsics(focal_i, size_i), _intrinsics(focal_j, size_j)
     return solve_essential(points_i, points_j, intrinsics_i, intrinsics_j, size_j, threshold)
+
+
+@dataclass(frozen=True)
+class FocalConsensus:
+    """A focal length on which pairs agree."""
+
+    share: float
+    """Focal length over the unit that each view states."""
+    spread: float
+    """How far it may be off, relative: the larger of the standard deviation of its probability and of what the pairs'
+    own favourites (1.4826 times their median deviation over the root of their number) leave open."""
+    votes: int
+    """Pairs that had a say; with 0 of them the prior is all there is."""
 
 
 def consensus_focal(
@@ -61,7 +75,7 @@ def consensus_focal(
     units: Sequence[tuple[float, float]],
     prior: float = 1.0,
     prior_spread: float = FOCAL_SPREAD,
-) -> float:
+) -> FocalConsensus:
     """One focal length for many pairs, as a share of a unit length that each view states in its pixels.
 
     Every pair votes over a scan of focals with the robust epipolar cost of its best essential matrix for that focal,
@@ -73,12 +87,19 @@ def consensus_focal(
     scan = np.log(np.geomspace(*FOCAL_RANGE, 13))
     fine = np.linspace(scan[0], scan[-1], 601)
     cost = 0.5 * ((fine - math.log(prior)) / prior_spread) ** 2
+    favourites = []
     for index in sorted(range(len(matches)), key=lambda k: -len(matches[k][0]))[:VOTERS]:
         vote = _focal_votes(matches[index], sizes[index], units[index], np.exp(scan))
         if vote is not None and 0 < vote.argmin() < len(scan) - 1:
             curve = CubicSpline(scan, vote)(fine)
             cost += np.minimum(curve - curve.min(), VOTE_BOUND)
-    return float(np.exp(fine[cost.argmin()]))
+            favourites.append(fine[curve.argmin()])
+    if not favourites:
+        return FocalConsensus(prior, prior_spread, 0)
+    probability = np.exp(cost.min() - cost)
+    deviation = math.sqrt(np.average((fine - np.average(fine, weights=probability)) ** 2, weights=probability))
+    apart = 1.4826 * float(np.median(np.abs(favourites - np.median(favourites)))) / math.sqrt(len(favourites))
+    return FocalConsensus(float(np.exp(fine[cost.argmin()])), max(deviation, apart), len(favourites))
 
 
 def _focal_votes(
