@@ -76,7 +76,7 @@ def test_a_mixture_of_ones_own(tmp_path):
         (("batch = 2", ""), "lacks 'batch'"),
         (("batch = 2", "batch = 2\nmomentum = 1"), "momentum"),
         (("[64, 48]", "[48, 64]"), "width first"),
-        (("[64, 48]", "[64]"), "small"),
+        (("[64, 48]", "[64]"), "width first"),
         (("pairs = 6, ", ""), "lacks 'pairs'"),
         (("pairs = 6, ", 'pairs = "all", '), "whole number"),
         (("batch = 2", "batch = "), "cannot be read"),

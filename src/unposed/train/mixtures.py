@@ -81,10 +81,9 @@ def _whole(name: str, value: Any, least: int) -> int:
 
 
 def _resolution(pair: Sequence[int]) -> Resolution:
-    width, height = (_whole("a side of a resolution", side, 16) for side in pair)
-    if width % 16 or height % 16 or height > width:
+    if len(pair) != 2 or any(_whole("a side of a resolution", side, 16) % 16 for side in pair) or pair[1] > pair[0]:
         raise ValueError(f"a resolution is [width, height], multiples of 16, width first and larger; not {pair}")
-    return width, height
+    return pair[0], pair[1]
 
 
 def read_mixtures(path: Path | None = None) -> dict[str, Mixture]:

@@ -104,6 +104,7 @@ class PairLoader:
             num_workers=self._workers,
             pin_memory=device.type == "cuda",
             worker_init_fn=_one_thread,
+            generator=torch.Generator(),  # seeds the loaders, which draw nothing from it; leaves the global one alone
         )
         for made in loader:
             if isinstance(made, UserError):

@@ -17,7 +17,7 @@ from unposed.train.datasets.base import TrainingView
 from unposed.train.datasets.files import view
 from unposed.train.matching import covisible_pixels
 
-_THINNED = 64
+_THINNED = 32
 """Overlap between photos is measured on depth maps thinned to about this many columns."""
 
 
@@ -84,13 +84,16 @@ class PosedFolder:
     def pairs(self, least_overlap: float) -> list[tuple[int, int]]:
         """Ordered pairs (i, j) of different photos where j sees at least this share of the known pixels of i."""
         thinned = [self._thinned(i) for i in range(len(self))]
+        depth = _padded([depth for depth, _ in thinned])
+        intrinsics = torch.stack([k for _, k in thinned])
+        poses = torch.stack([self.world_from_camera(i) for i in range(len(self))])
         found = []
-        for i, (depth_i, k_i) in enumerate(thinned):
-            for j, (depth_j, k_j) in enumerate(thinned):
-                j_from_i = invert_rigid(self.world_from_camera(j)) @ self.world_from_camera(i)
-                _, seen = covisible_pixels(depth_i, depth_j, k_i, k_j, j_from_i, tolerance=0.1)
-                if i != j and seen.sum() >= least_overlap * (depth_i > 0).sum().clamp(min=1):
-                    found.append((i, j))
+        for i in range(len(self)):
+            every_from_i = invert_rigid(poses) @ poses[i]
+            own, k = depth[i].expand_as(depth), intrinsics[i].expand_as(intrinsics)
+            _, seen = covisible_pixels(own, depth, k, intrinsics, every_from_i, tolerance=0.1)
+            enough = seen.sum(1) >= least_overlap * (depth[i] > 0).sum().clamp(min=1)
+            found += [(i, j) for j in enough.nonzero()[:, 0].tolist() if j != i]
         return found
 
     def _thinned(self, index: int) -> tuple[Float[Tensor, "h w"], Float[Tensor, "3 3"]]:
@@ -98,3 +101,12 @@ class PosedFolder:
         step = max(1, photo.size[0] // _THINNED)
         scale = torch.tensor([step, step, 1.0])[:, None]
         return torch.from_numpy(photo.depth[::step, ::step].copy()), torch.from_numpy(photo.intrinsics) / scale
+
+
+def _padded(maps: list[Tensor]) -> Float[Tensor, "maps h w"]:
+    """Maps of different sizes as one tensor; what is added is 0."""
+    height, width = (max(m.shape[axis] for m in maps) for axis in (0, 1))
+    padded = torch.zeros(len(maps), height, width)
+    for k, m in enumerate(maps):
+        padded[k, : m.shape[0], : m.shape[1]] = m
+    return padded
