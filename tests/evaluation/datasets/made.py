@@ -14,6 +14,7 @@ from unposed.views import Camera
 # walls x + z = 4 and -x + z = 4, floor y = 1
 _NORMALS = torch.tensor([[1, 0, 1], [-1, 0, 1], [0, 1, 0]], dtype=torch.float64)
 _OFFSETS = torch.tensor([4, 4, 1], dtype=torch.float64)
+WALLS = _NORMALS, _OFFSETS
 
 
 def pose(k: int) -> torch.Tensor:

@@ -49,7 +49,7 @@ def test_selection_of_single_photos(tmp_path):
     (single,) = kitti.read_selection(tmp_path)
     assert single.name == name
     (frame,) = single.frames
-    assert frame.camera.intrinsics[1].tolist() == pytest.approx([0, 722.5, 149.8])
+    assert frame.intrinsics[1].tolist() == pytest.approx([0, 722.5, 149.8])
     check_depth(frame)
     with pytest.raises(UserError, match="nothing"):
         kitti.read_selection(tmp_path, ["nothing"])

@@ -20,7 +20,7 @@ def check(sequence, k):
     depth = frame.depth()
     assert depth[0, :2].tolist() == [0, 0]
     assert (depth[1:] == DEPTH[k, 1:]).all()
-    assert frame.camera.intrinsics[0, 0] == pytest.approx(518.857901)
+    assert frame.intrinsics[0, 0] == pytest.approx(518.857901)
 
 
 def test_converted_folders(tmp_path):

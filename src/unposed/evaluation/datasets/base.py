@@ -19,13 +19,16 @@ class Frame:
 
     photo: Photo
     camera: Camera | None = None
-    """True camera in the pixels of the photo; None where the data set has none (or an invalid one)."""
+    """True camera in the pixels of the photo; None where the data set has none (or an invalid one). Its intrinsics are
+    nan where only the pose is known."""
     depth: Callable[[], Float[Tensor, "height width"]] | None = None
     """Reads the true depth along z at the size in which the data set stores it; 0 where unknown."""
     mask: Callable[[], Float[Tensor, "height width"]] | None = None
     """Reads the data set's own mask (what it covers is said by the reader); None where it has none."""
     time: float | None = None
     """Seconds, where the data set has a clock."""
+    intrinsics: Float[Tensor, "3 3"] | None = None
+    """K in the pixels of the photo where it is known and the pose is not."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,10 +4,9 @@ Depth is 16-bit PNG, value / 256, 0 where there is no measurement.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-
-import torch
 
 from unposed.errors import UserError
 from unposed.evaluation.datasets.base import Frame, FrameSequence
@@ -20,7 +19,7 @@ from unposed.evaluation.datasets.files import (
     require_folder,
     subfolders,
 )
-from unposed.evaluation.datasets.poses import posed_camera
+from unposed.evaluation.datasets.poses import calibration
 
 _PER_METRE = 256
 _SELECTION = Path("depth_selection/val_selection_cropped")
@@ -66,7 +65,7 @@ def read_gathered(root: Path, scenes: Sequence[str] | None = None) -> list[Frame
 
 
 def read_selection(root: Path, scenes: Sequence[str] | None = None) -> list[FrameSequence]:
-    """The official 1000 single photos (1216x352), a sequence each, the camera at the origin.
+    """The official 1000 single photos (1216x352), a sequence each, with intrinsics.
 
     ``depth_selection/val_selection_cropped/{image,groundtruth_depth,intrinsics}``. ``scenes`` are photo names without
     ".png".
@@ -84,8 +83,8 @@ def read_selection(root: Path, scenes: Sequence[str] | None = None) -> list[Fram
             depth = folder / "groundtruth_depth" / photo.name.replace("_sync_image_", "_sync_groundtruth_depth_")
             row = number_table(folder / "intrinsics" / f"{photo.stem}.txt", "a 3x3 calibration in a line", 9)[0]
             frame = _frame(photo, depth)
-            camera = posed_camera((row[0], row[4], row[2], row[5]), torch.eye(4), (1216, 352))
-            sequences.append(FrameSequence(photo.stem, (Frame(frame.photo, camera, frame.depth),)))
+            known = replace(frame, intrinsics=calibration((row[0], row[4], row[2], row[5])))
+            sequences.append(FrameSequence(photo.stem, (known,)))
     return sequences
 
 

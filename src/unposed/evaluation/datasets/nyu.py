@@ -8,7 +8,6 @@ from typing import Any
 
 import h5py
 import numpy as np
-import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
@@ -16,15 +15,14 @@ from torch import Tensor
 from unposed.errors import UserError
 from unposed.evaluation.datasets.base import Frame, FrameSequence
 from unposed.evaluation.datasets.files import LazyPhoto, array_file, by_name, known_depth, listed, require_file
-from unposed.evaluation.datasets.poses import posed_camera
+from unposed.evaluation.datasets.poses import calibration
 
 _INTRINSICS = (518.857901, 519.469611, 325.582245, 253.736166)
 """Of the colour camera, as the toolbox of the data set gives them."""
-_SIZE = (640, 480)
 
 
 def read(root: Path, scenes: Sequence[str] | None = None) -> list[FrameSequence]:
-    """The photos, a sequence each, the camera at the origin; the layout is told by what the folder holds.
+    """The photos, a sequence each, with intrinsics; the layout is told by what the folder holds.
 
     Converted: ``nyu_images/<name>.png`` with ``nyu_depths/<name>.npy``. Labelled: ``nyu_depth_v2_labeled.mat`` (v7.3)
     with ``splits.mat``, of which the test photos are taken. HDF5: one ``<name>.h5`` a photo (anywhere below the folder)
@@ -85,7 +83,7 @@ def _labelled(root: Path) -> dict[str, Frame]:
 
 
 def _frame(photo: LazyPhoto, depth: Any) -> Frame:
-    return Frame(photo, posed_camera(_INTRINSICS, torch.eye(4), _SIZE), depth)
+    return Frame(photo, intrinsics=calibration(_INTRINSICS), depth=depth)
 
 
 def _encoded(path: Path, key: str, index: int | None) -> bytes:

@@ -69,11 +69,28 @@ _TABLE = (
         "training/{final,depth,camdata_left}/<sequence>/frame_0001.{png,dpt,cam}",
         sintel.read,
     ),
+    Reader(
+        "eth3d",
+        "sequences",
+        "<scene>/{images/dslr_images_undistorted,dslr_calibration_undistorted,ground_truth_depth,dslr_calibration_jpg}",
+        eth3d.read,
+    ),
+    Reader("dtu", "sequences", "scan1/{images/00000000.jpg,cams/00000000_cam.txt,depths,binary_masks} (mm)", dtu.read),
+    Reader(
+        "tanks",
+        "sequences",
+        "<Scene>/000001.jpg, <Scene>{_COLMAP_SfM.log,_trans.txt,.ply,.json} there or beside it",
+        tanks.read,
+    ),
+    Reader("nrgbd", "sequences", "<scene>/{images/img0.png,depth/depth0.png,poses.txt}", nrgbd.read),
+    Reader(
+        "mapfree", "relocalisation", "[val/]s00460/{intrinsics.txt,poses.txt,seq0,seq1/frame_00000.jpg}", mapfree.read
+    ),
     Reader("tum", "sequences", "<sequence>/{rgb.txt,depth.txt,groundtruth.txt,rgb,depth}", tum.read),
     Reader(
         "co3d",
         "sequences",
-        "<category>/{frame,sequence}_annotations.jgz, <category>/set_lists, <category>/<sequence>/{images,depths,masks}",
+        "<category>/{{frame,sequence}_annotations.jgz,set_lists}, <category>/<sequence>/{images,depths,masks}",
         co3d.read,
     ),
     Reader(
@@ -88,7 +105,7 @@ _TABLE = (
     Reader(
         "re10k-chunks",
         "sequences",
-        "<split>/{index.json,000000.torch} of pixelSplat (ACID alike)",
+        "<split>/{index.json,000000.torch} (ACID alike)",
         realestate.read_chunks,
     ),
     Reader("re10k-pairs", "pairs", "as re10k-chunks, and evaluation_index.json", realestate.read_pairs),
