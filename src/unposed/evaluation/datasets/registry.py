@@ -7,13 +7,18 @@ from typing import Any, Literal
 from unposed.evaluation.datasets import (
     cambridge,
     co3d,
+    dtu,
+    eth3d,
     kitti,
+    mapfree,
     megadepth,
+    nrgbd,
     nyu,
     realestate,
     scannet,
     sevenscenes,
     sintel,
+    tanks,
     tum,
 )
 
