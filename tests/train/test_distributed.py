@@ -19,7 +19,7 @@ from unposed.train.checkpoint import load_checkpoint
 from unposed.train.distributed import Processes
 
 ROOT = Path(__file__).parents[2]
-OPTIONS = ("--steps", "12", "--samples", "4", "--accumulate", "2")
+OPTIONS = ("--steps", "12", "--samples", "4", "--accumulate", "2", "--holes")
 """Of both: 12 steps of 2 processes x 2 batches x 4 samples."""
 
 
@@ -42,7 +42,7 @@ def two(tmp_path_factory):
 
 
 def test_two_processes_take_the_steps_of_one_with_the_batch_of_both(two, tmp_path):
-    summary = run(tmp_path, recipe=Toy(samples=16))
+    summary = run(tmp_path, recipe=Toy(samples=16, holes=True))
     state = load_checkpoint(two)[1]
     assert (state["step"], state["pairs"]) == (12, summary.pairs)
     for (step, loss), (step_one, loss_one) in zip(losses(two), losses(tmp_path), strict=True):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from unposed.train.budget import Steps
 from unposed.train.loop import Cadence, train
+from unposed.train.losses import masked_mean
 from unposed.train.recipe import Batch, Optimisation
 
 
@@ -26,7 +27,10 @@ class Toy:
         samples: int = 16,
         noise: float = 0.0,
         pause: float = 0.0,
+        holes: bool = False,
     ) -> None:
+        """``holes``: a third of the samples has no truth, and the loss is the mean over the others."""
+        self.holes = holes
         self.width, self.samples, self.noise, self.pause = width, samples, noise, pause
         self.poisoned_step = poisoned_step
         self.progress: list[float] = []
@@ -44,11 +48,13 @@ class Toy:
         self.progress.append(progress)
         if index == self.poisoned_step:
             x = x * torch.nan
-        return {"x": x, "y": x @ self.truth.to(device)}
+        batch = {"x": x, "y": x @ self.truth.to(device)}
+        return batch | ({"weight": _known(x).sum()} if self.holes else {})
 
     def loss(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         x = batch["x"] + self.noise * torch.randn_like(batch["x"])  # from the global generator
-        error = (model(x).squeeze(-1) - batch["y"]).square().mean()
+        errors = (model(x).squeeze(-1) - batch["y"]).square()
+        error = masked_mean(errors, _known(batch["x"])) if self.holes else errors.mean()
         return {"total": error, "error": error}
 
     def validate(self, model: nn.Module, device: torch.device) -> dict[str, float]:
@@ -63,6 +69,10 @@ class Toy:
         return {"system": "toy", "config": {"width": self.width}, "card": "a toy"}
 
 
+def _known(x: Tensor) -> Tensor:
+    return x[:, 0] > -0.4
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=Path)
@@ -70,8 +80,9 @@ if __name__ == "__main__":
     parser.add_argument("--accumulate", type=int, default=1)
     for name, default in (("samples", 16), ("noise", 0.0), ("pause", 0.0)):
         parser.add_argument(f"--{name}", type=type(default), default=default)
+    parser.add_argument("--holes", action="store_true")
     options = parser.parse_args()
-    toy = Toy(samples=options.samples, noise=options.noise, pause=options.pause)
+    toy = Toy(samples=options.samples, noise=options.noise, pause=options.pause, holes=options.holes)
     toy.optimisation = replace(toy.optimisation, accumulate=options.accumulate)
     budget = 10 if options.steps is None else Steps(options.steps)
     train(toy, budget, options.out, device="cpu", cadence=Cadence(checkpoint_seconds=0.2, log_steps=1, validations=2))

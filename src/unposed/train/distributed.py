@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
 from unposed.errors import UserError
 from unposed.nets.precision import choose_device
@@ -78,6 +78,10 @@ class Processes:
         dist.broadcast(shared, 0, group=self._channel)
         return shared.tolist()
 
+    def sum(self, value: Tensor) -> Tensor:
+        """Sum over the processes of a tensor on ``device``; the host does not wait for it."""
+        return value if self.world == 1 else self._accelerator.reduce(value, "sum")
+
     def mean(self, numbers: Mapping[str, float]) -> dict[str, float]:
         """Means over the processes, which all give the same names."""
         if self.world == 1:
@@ -109,7 +113,8 @@ def is_main_process() -> bool:
 def random_state(device: torch.device) -> dict[str, Any]:
     """State of every global random generator that code in a step may draw from, as plain values and tensors."""
     name, keys, *rest = np.random.get_state()
-    state = {"torch": torch.get_rng_state(), "python": random.getstate(), "numpy": (name, keys.tolist(), *rest)}
+    numpy_state = (name, np.asarray(keys).tolist(), *rest)
+    state = {"torch": torch.get_rng_state(), "python": random.getstate(), "numpy": numpy_state}
     return state | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
 
 

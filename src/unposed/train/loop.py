@@ -223,20 +223,17 @@ class _Run:
         """One update of the weights and of their average."""
         begun = time.perf_counter()
         count = self._recipe.optimisation.accumulate
+        with self._meter.timing("rendering"), torch.no_grad():
+            batches = [self._batch(k, share) for k in range(count)]
+            parts = self._shares(batches)
+        pairs = sum(next(iter(batch.values())).shape[0] for batch in batches)
+        flops = sum(self._flops.of(batch) for batch in batches)
         sums: dict[str, Tensor] = {}
-        pairs, flops = 0, 0.0
-        for k in range(count):
-            with self._meter.timing("rendering"), torch.no_grad():
-                batch = self._batch(k, share)
-            pairs += next(iter(batch.values())).shape[0]
-            flops += self._flops.of(batch)
-            last = k == count - 1
-            with (
-                self._meter.timing("network"),
-                nullcontext() if last else self._processes.accumulating(self._parallel),
-            ):
-                for name, loss in self._gradient(batch).items():
-                    sums[name] = sums.get(name, torch.zeros_like(loss)) + loss.detach() / count
+        for k, (batch, part) in enumerate(zip(batches, parts, strict=True)):
+            waits = nullcontext() if k == count - 1 else self._processes.accumulating(self._parallel)
+            with self._meter.timing("network"), waits:
+                for name, loss in self._gradient(batch, part).items():
+                    sums[name] = sums.get(name, torch.zeros_like(loss)) + loss.detach() * part
         with self._meter.timing("network"):
             rate, norm = self._learner.step(share, self._progress.step - self._first_step)
         self._progress.step += 1
@@ -255,21 +252,32 @@ class _Run:
         progress = self._begin + (1 - self._begin) * share
         return self._recipe.batch(passes * processes.world + processes.rank, progress, self._device)
 
-    def _gradient(self, batch: Batch) -> dict[str, Tensor]:
-        """Losses of a batch, after adding the gradient of their total to the parameters."""
+    def _shares(self, batches: list[Batch]) -> Tensor:
+        """What each batch of this process counts in the step: 1 together, on average over the processes.
+
+        Means are over pixels, of which batches have more or fewer: by ``weight`` they make the mean of one large batch.
+        """
+        if "weight" not in batches[0]:
+            return torch.full((len(batches),), 1 / len(batches), device=self._device)
+        weights = torch.stack([batch["weight"] for batch in batches]).float()
+        total = self._processes.sum(weights.sum()).clamp(min=1)
+        return weights * (self._processes.world / total)
+
+    def _gradient(self, batch: Batch, part: Tensor) -> dict[str, Tensor]:
+        """Losses of a batch, after adding ``part`` of the gradient of their total to the parameters."""
         if self._compiled:
             try:
-                return self._backward(self._compiled_loss(batch))
+                return self._backward(self._compiled_loss(batch), part)
             except torch.OutOfMemoryError:
                 raise
             except Exception as error:  # whatever the compiler trips over, the step can be taken without it
                 self._compiled = False
                 self._learner.forget_gradient()
                 self._write({"compilation_failed": f"{type(error).__name__}: {str(error)[:500]}"})
-        return self._backward(self._parallel(batch))
+        return self._backward(self._parallel(batch), part)
 
-    def _backward(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
-        self._learner.backward(losses["total"] / self._recipe.optimisation.accumulate)
+    def _backward(self, losses: dict[str, Tensor], part: Tensor) -> dict[str, Tensor]:
+        self._learner.backward(losses["total"] * part)
         return losses
 
     def _measured(self) -> dict[str, float]:

@@ -5,9 +5,14 @@ from pathlib import Path
 
 from unposed.errors import UserError
 from unposed.train.budget import Budget, Clock, Steps
+from unposed.train.distributed import Processes
 from unposed.train.log import Record
-from unposed.train.loop import Summary, train
+from unposed.train.loop import Cadence, Summary, train
 from unposed.train.recipe import Recipe
+from unposed.train.stage_options import StageOptions
+
+_LARGE_CHECKPOINT_SECONDS = 600.0
+"""Weights, their average and two moments of 570 million parameters are 9 GB."""
 
 
 def train_command(
@@ -23,6 +28,7 @@ def train_command(
     tiny: bool = False,
     begin: float = 0.0,
     steps: int | None = None,
+    published: StageOptions | None = None,
     tensorboard: bool = False,
     on_record: Callable[[Record], None] | None = None,
 ) -> Summary:
@@ -31,19 +37,45 @@ def train_command(
     ``steps``: so many steps, in place of ``minutes``. ``textures``: folder of tile_*, photo_* and pano_* images for the
     procedural scenes. ``photos``: train a pair network on one's own photos instead (``unposed.train.posed``).
     ``side``: one size of square images, a multiple of 16, in place of the recipe's curriculum. ``scenes``: scenes (or
-    pairs of photos) per step. ``tiny``: a small network for trying things out on a CPU.
+    pairs of photos) per step. ``tiny``: a small network for trying things out on a CPU. ``published``: a stage of
+    DUSt3R's training on data sets, which needs neither minutes nor steps.
 
     Raises:
         UserError: an unknown recipe, an option that the recipe does not have, and what ``train`` raises.
     """
-    made = _recipe(recipe, textures, photos, side, scenes, tiny)
-    budget = _budget(minutes, steps)
+    processes = Processes(device)
+    cadence, own_steps = Cadence(), None
+    if published is not None and (published.stage is not None or published.data is not None):
+        if recipe != "dust3r" or textures or photos or side or scenes or tiny:
+            raise UserError("--stage and --data are for the recipe dust3r, without options of procedural scenes.")
+        made, cadence, own_steps = _stage(published, processes)
+    else:
+        made = _recipe(recipe, textures, photos, side, scenes, tiny)
     return train(
-        made, budget, out, resume=resume, begin=begin, device=device, tensorboard=tensorboard, on_record=on_record
+        made,
+        _budget(minutes, steps, own_steps),
+        out,
+        resume=resume,
+        begin=begin,
+        processes=processes,
+        cadence=cadence,
+        tensorboard=tensorboard,
+        on_record=on_record,
     )
 
 
-def _budget(minutes: float | None, steps: int | None) -> Budget:
+def _stage(options: StageOptions, processes: Processes) -> tuple[Recipe, Cadence, int]:
+    """A stage of DUSt3R's training, validated after every epoch, and the steps of its epochs."""
+    from unposed.train.dust3r_recipe import dust3r_stage
+
+    recipe = dust3r_stage(options, processes)
+    return recipe, Cadence(checkpoint_seconds=_LARGE_CHECKPOINT_SECONDS, validations=recipe.epochs), recipe.steps
+
+
+def _budget(minutes: float | None, steps: int | None, own_steps: int | None) -> Budget:
+    """By the clock or by steps, as the user says; else the recipe's own number of steps."""
+    if minutes is None and steps is None:
+        steps = own_steps
     if (minutes is None) == (steps is None):
         raise UserError("a run ends by the clock or by its steps: give --minutes or --steps.")
     if minutes is not None and minutes <= 0:

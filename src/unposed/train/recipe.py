@@ -13,7 +13,11 @@ from jaxtyping import UInt8
 from torch import Tensor, nn
 
 Batch = dict[str, Tensor]
-"""Tensors on the training device; the leading dimension of the first is the number of samples (pairs)."""
+"""Tensors on the training device; the leading dimension of the first is the number of samples (pairs).
+
+A scalar ``weight``, where there is one, says over how many elements the loss is a mean: by it the batches of a step
+count.
+"""
 
 
 @dataclass(frozen=True)
