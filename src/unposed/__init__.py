@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from unposed.models.registry import list_models, load_model
     from unposed.scene import Scene
     from unposed.tasks.depth import Depth, depth
+    from unposed.tasks.intrinsics import Intrinsics, intrinsics
     from unposed.tasks.match import CollectionMatches, PhotoMatches, match, match_photos
     from unposed.tasks.pose import relative_pose
     from unposed.tasks.reconstruct import Known, reconstruct
@@ -23,12 +24,14 @@ __version__ = "0.1.0"
 __all__ = [
     "CollectionMatches",
     "Depth",
+    "Intrinsics",
     "Known",
     "PhotoMatches",
     "RelativePose",
     "Scene",
     "UserError",
     "depth",
+    "intrinsics",
     "list_models",
     "load_model",
     "match",
@@ -38,6 +41,8 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Intrinsics": "unposed.tasks.intrinsics",
+    "intrinsics": "unposed.tasks.intrinsics",
     "Depth": "unposed.tasks.depth",
     "depth": "unposed.tasks.depth",
     "Known": "unposed.tasks.reconstruct",

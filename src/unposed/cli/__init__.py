@@ -7,11 +7,21 @@ import os
 import sys
 
 from unposed import __version__
-from unposed.cli import depth, match, models, pose, reconstruct, synth, train, view  # each registers its verb
+from unposed.cli import (  # each registers its verb
+    depth,
+    intrinsics,
+    match,
+    models,
+    pose,
+    reconstruct,
+    synth,
+    train,
+    view,
+)
 from unposed.cli.app import app
 from unposed.errors import UserError
 
-__all__ = ["depth", "main", "match", "models", "pose", "reconstruct", "synth", "train", "view"]
+__all__ = ["depth", "intrinsics", "main", "match", "models", "pose", "reconstruct", "synth", "train", "view"]
 
 
 def main() -> None:

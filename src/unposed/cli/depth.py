@@ -48,7 +48,7 @@ def depth(
     if not photos:
         raise UserError("name a folder, photos or a video: unposed depth PHOTOS --out OUT")
     written = write_depths(
-        list(photos) if len(photos) > 1 else photos[0],
+        list(photos),
         out,
         formats=FORMATS if "all" in formats else [name for name in formats if name != "all"],
         model=model,

@@ -64,7 +64,8 @@ class FocalConsensus:
     """Focal length over the unit that each view states."""
     spread: float
     """How far it may be off, relative: the larger of the standard deviation of its probability and of what the pairs'
-    own favourites (1.4826 times their median deviation over the root of their number) leave open."""
+    own favourites leave open: 1.4826 times their median deviation, over the root of the number of independent ones.
+    Pairs share photos: the v pairs of a complete graph are worth its photos less one, (sqrt(1 + 8 v) - 1) / 2."""
     votes: int
     """Pairs that had a say; with 0 of them the prior is all there is."""
 
@@ -98,7 +99,8 @@ def consensus_focal(
         return FocalConsensus(prior, prior_spread, 0)
     probability = np.exp(cost.min() - cost)
     deviation = math.sqrt(np.average((fine - np.average(fine, weights=probability)) ** 2, weights=probability))
-    apart = 1.4826 * float(np.median(np.abs(favourites - np.median(favourites)))) / math.sqrt(len(favourites))
+    independent = (math.sqrt(1 + 8 * len(favourites)) - 1) / 2
+    apart = 1.4826 * float(np.median(np.abs(favourites - np.median(favourites)))) / math.sqrt(independent)
     return FocalConsensus(float(np.exp(fine[cost.argmin()])), max(deviation, apart), len(favourites))
 
 
