@@ -39,7 +39,7 @@ def pose(
         device: auto, cpu, cuda, cuda:1 or mps.
         common: Options of every verb.
     """
-    from unposed.tasks.pose import relative_pose, summary
+    from unposed.tasks.pose import described, relative_pose, summary
 
     found = relative_pose(
         a,
@@ -51,4 +51,4 @@ def pose(
         device=device,
         report=reporter_for(common.quiet),
     )
-    print_summary(summary(found), common)
+    print_summary(summary(found) if common.json else described(found), common)

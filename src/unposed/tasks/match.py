@@ -31,10 +31,10 @@ from unposed.views import Matches, Pair, PairPrediction, View
 
 Verify = Literal["fundamental", "essential", "none"]
 
-NEIGHBOUR_ERROR = 2.0
-"""Epipolar distance up to which matched neighbours are believed, in pixels of a view 640 long: they lie on pixels."""
+NEIGHBOUR_ERROR = 1.5
+"""Epipolar distance in view pixels up to which matched neighbours are believed, which lie on whole pixels."""
 VERIFIED_ERROR = 1.0
-"""The same for a model's own verified matches, which are sub-pixel."""
+"""The same for a model's own verified, sub-pixel matches, in pixels of a view 640 long."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -284,7 +284,7 @@ def centred_intrinsics(view: View, focal: float) -> Float[Tensor, "3 3"]:
 
 def epipolar_error(view_i: View, view_j: View, verified: bool) -> float:
     """Pixels of the views within which a match must obey an epipolar geometry."""
-    return (VERIFIED_ERROR if verified else NEIGHBOUR_ERROR) * max(*view_i.size, *view_j.size) / 640
+    return VERIFIED_ERROR * max(*view_i.size, *view_j.size) / 640 if verified else NEIGHBOUR_ERROR
 
 
 def _verified(

@@ -57,8 +57,9 @@ def relative_pose(
         method: ``essential`` (epipolar geometry of the matches), ``procrustes`` (similarity between what the model says
             of the pairs (a, b) and (b, a)), ``pnp`` (pixels of b against their points in camera a; DUSt3R, section
             3.3), or ``auto``: essential for models that match by appearance, else pnp.
-        focal_a, focal_b: focal lengths in pixels of the original photos, if known. Otherwise the model's, who may have
-            looked at EXIF.
+        focal_a, focal_b: focal lengths in pixels of the original photos, if known; otherwise what the model finds, who
+            may have looked at EXIF. ``essential`` and the verdict use them; ``procrustes`` and ``pnp`` live with the
+            model's points, who got them as a hint.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         report: where progress and warnings go; nowhere by default.
 
@@ -88,6 +89,9 @@ class _Pair:
     forward: PairPrediction
     backward: PairPrediction
     intrinsics: tuple[Tensor, Tensor]
+    """Known focal lengths where they are known."""
+    own_intrinsics_b: Tensor
+    """What the model's points of b go with."""
     focal_spread: float
     matches: Matches
     max_error: float
@@ -102,18 +106,17 @@ def _told(photo: Photo, focal: float | None) -> Photo:
 def _look(model: PairModel, a: View, b: View, focals: tuple[float | None, float | None]) -> _Pair:
     predictions = dict(predict_pairs(model, [a, b], [(0, 1), (1, 0)]))
     forward, backward = predictions[0, 1], predictions[1, 0]
-    intrinsics, spread = [], 0.0
-    for view, prediction, known in zip((a, b), (forward, backward), focals, strict=True):
+    own = [centred_intrinsics(view, focal_of_first_view(p)) for view, p in ((a, forward), (b, backward))]
+    intrinsics, spread = list(own), 0.0
+    for k, (view, known) in enumerate(zip((a, b), focals, strict=True)):
         if known is not None:
-            focal = known / float(view.original_from_view[0, 0])
+            intrinsics[k] = centred_intrinsics(view, known / float(view.original_from_view[0, 0]))
         else:
-            focal = focal_of_first_view(prediction)
             spread = max(spread, EXIF_SPREAD if view.exif_focal else MODEL_SPREAD)
-        intrinsics.append(centred_intrinsics(view, focal))
     matches = matches_both_ways(forward, backward)
     limit = epipolar_error(a, b, forward.matches is not None)
     essential = solve_essential(matches.points_a, matches.points_b, intrinsics[0], intrinsics[1], b.size, limit)
-    return _Pair((a, b), forward, backward, (intrinsics[0], intrinsics[1]), spread, matches, limit, essential)
+    return _Pair((a, b), forward, backward, (intrinsics[0], intrinsics[1]), own[1], spread, matches, limit, essential)
 
 
 def _preferred(pair: _Pair) -> str:
@@ -160,7 +163,7 @@ def _by_pnp(pair: _Pair) -> Tensor | None:
     sure = sure[:: max(1, len(sure) // PNP_PIXELS)]
     pixels = pixel_grid(*pair.views[1].size).reshape(-1, 2)[sure]
     points = pair.forward.points_j.reshape(-1, 3)[sure]
-    found = solve_pnp(pixels, points.double(), pair.intrinsics[1])
+    found = solve_pnp(pixels, points.double(), pair.own_intrinsics_b)
     return None if found is None else invert_rigid(found.world_from_camera)
 
 
@@ -223,3 +226,21 @@ def summary(pose: RelativePose) -> dict[str, object]:
         "intrinsics_a": nested(pose.intrinsics_a),
         "intrinsics_b": nested(pose.intrinsics_b),
     }
+
+
+def described(pose: RelativePose) -> dict[str, object]:
+    """The pose in words, for a person."""
+    where = [round(x, 3) for x in invert_rigid(pose.b_from_a)[:3, 3].tolist()]
+    turn, direction = pose.rotation_uncertainty, pose.translation_uncertainty
+    facts: dict[str, object] = {
+        "reliable": "yes" if pose.reliable else f"no: {pose.reason}",
+        "rotation": f"{pose.rotation_degrees:.2f} degrees (give or take {turn:.1f})",
+        "b_stands_at": f"{where} {'metres' if pose.scale == 'metric' else 'baselines'} right, below and ahead of a "
+        f"(direction give or take {direction:.1f} degrees)",
+        "matches_that_agree": f"{pose.inliers} of {pose.matches}",
+        "method": pose.method,
+    }
+    for name, k in (("a", pose.intrinsics_a), ("b", pose.intrinsics_b)):
+        if k is not None:
+            facts[f"focal_length_of_{name}"] = f"{float(k[0, 0]):.1f} pixels"
+    return facts

@@ -1,19 +1,31 @@
 """Whether a relative pose is to be believed: judged by the matches of the two photos, whatever method found it."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
+import poselib
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from unposed.geometry.epipolar import fundamental_matrix, rays, sampson, triangulate_midpoints
-from unposed.geometry.essential import MINIMUM_INLIERS, SIGNIFICANCE, SMALLEST_ANGLE, TwoView, centred
+from unposed.geometry.essential import MINIMUM_INLIERS, SIGNIFICANCE, TwoView, centred
 from unposed.geometry.pose_uncertainty import pose_uncertainty
 from unposed.views import Matches
 
 LEAST_INLIERS = 30
-LEAST_SHARE = 0.5
+SMALLEST_ANGLE = math.radians(0.5)
+"""A tenth of the matches must see the two cameras under a larger angle."""
+HOMOGRAPHY_SHARE = 0.92
+"""Matches of which one homography explains this share tell little of a pose while the focal lengths are guesses."""
+GUESSED_FOCAL = 0.1
+"""Focal lengths less certain than this (standard deviation of the logarithm) are guesses."""
+LARGEST_MISFIT = 0.3
+"""Log-likelihood per match by which a fundamental matrix may explain the matches better than the pose does."""
+LEAST_NOISE = 0.05
+"""Pixels; the best matches are not better than this."""
+LEAST_SHARE = 0.7
 """Of the matches that the best epipolar geometry explains, the pose must explain this share."""
 LARGEST_ROTATION_UNCERTAINTY = 3.0
 """Degrees, one standard error."""
@@ -89,14 +101,41 @@ def _objection(evidence: Evidence, essential: TwoView, inliers: int, told: tuple
         return f"the pose contradicts the matches: it explains {inliers} of {agreeing}"
     if essential.ambiguous:
         return "the matches lie on one plane, which two different poses explain"
-    if float(essential.angles.median()) < SMALLEST_ANGLE:
+    if float(essential.angles.quantile(0.9)) < SMALLEST_ANGLE:
         return "the cameras stand too near to each other for what they look at: the translation is unknown"
+    if evidence.focal_spread > GUESSED_FOCAL and _homography_share(evidence) > HOMOGRAPHY_SHARE:
+        return "the matches lie near one plane, or the camera hardly moved: give the focal lengths to settle the pose"
+    if _misfit(evidence, essential) > LARGEST_MISFIT:
+        return "the focal lengths do not fit the matches (different zoom?): give the focal lengths"
     if told[0] > LARGEST_ROTATION_UNCERTAINTY or told[1] > LARGEST_TRANSLATION_UNCERTAINTY:
         return (
             f"the matches leave the pose open (about {told[0]:.0f} degrees in rotation, {told[1]:.0f} in translation): "
             "they are too few, too close together, or seen from too small a distance between the cameras"
         )
     return ""
+
+
+def _homography_share(evidence: Evidence) -> float:
+    """Share of the matches that one homography explains."""
+    a, b = evidence.matches.points_a.double().numpy(), evidence.matches.points_b.double().numpy()
+    options = {"max_reproj_error": 2 * evidence.max_error, "max_iterations": 1000, "min_iterations": 100}
+    _, info = poselib.estimate_homography(a, b, options, {})
+    return sum(info["inliers"]) / len(a)
+
+
+def _misfit(evidence: Evidence, essential: TwoView) -> float:
+    """How much better, in log-likelihood per match, a fundamental matrix explains what the essential one does.
+
+    A calibrated pose that is right leaves noise alone; focal lengths that are wrong leave more.
+    """
+    x_a, focal_a = centred(evidence.matches.points_a[essential.inliers], evidence.intrinsics_a)
+    x_b, focal_b = centred(evidence.matches.points_b[essential.inliers], evidence.intrinsics_b)
+    pose = essential.j_from_i.numpy()
+    calibrated = sampson(fundamental_matrix(pose[:3, :3], pose[:3, 3], focal_a, focal_b), x_a, x_b)
+    options = {"max_epipolar_error": evidence.max_error, "max_iterations": 2000, "min_iterations": 100}
+    free = sampson(np.array(poselib.estimate_fundamental(x_a, x_b, options, {})[0]), x_a, x_b)
+    noise = max(1.4826 * float(np.median(free)), LEAST_NOISE)
+    return float((np.log1p((calibrated / noise) ** 2) - np.log1p((free / noise) ** 2)).mean())
 
 
 def _no(reason: str) -> Verdict:
