@@ -46,6 +46,13 @@ def test_landmarks_are_split(tmp_path, scenes):
         open_dataset("megadepth", tmp_path, split="test")
 
 
+def test_a_list_of_photos_that_are_not_there_is_refused(tmp_path):
+    for pairs in (np.array([[0, 0, 4]]), np.array([[2, 0, 1]]), np.array([[0, 1]])):
+        write_arrays(tmp_path / "all_metadata.npz", scenes=["0001 0", "0015 2"], images=IMAGES, pairs=pairs)
+        with pytest.raises(UserError, match="all_metadata"):
+            open_dataset("megadepth", tmp_path)
+
+
 def test_a_damaged_depth_map_is_named(tmp_path, scenes):
     (tmp_path / "0001/0/1_o.jpg.exr").write_bytes(b"v/1\x01nonsense")
     with pytest.raises(UserError, match=r"1_o\.jpg\.exr"):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from numpy.typing import ArrayLike
 from PIL import Image
 
@@ -133,3 +133,16 @@ def view(
 def columns(rows: np.ndarray) -> tuple[np.ndarray, ...]:
     """Columns of a list of pairs, stored with named fields or as a plain matrix."""
     return tuple(rows[name] for name in rows.dtype.names) if rows.dtype.names else tuple(rows.T)
+
+
+def index_rows(path: Path, rows: np.ndarray, *limits: int) -> Int[np.ndarray, "rows columns"]:
+    """The first columns of a list of pairs as indices, each below its limit.
+
+    Raises:
+        UserError: ``path``, where the list is from, has fewer columns or larger numbers.
+    """
+    table = columns(rows)[: len(limits)]
+    wrong = (len(c) > 0 and (c.min() < 0 or c.max() >= limit) for c, limit in zip(table, limits, strict=False))
+    if len(table) < len(limits) or any(wrong):
+        raise UserError(f"{path} lists pairs of photos or scenes that it does not list: get it or make it again.")
+    return np.stack(table, 1).astype(np.int64)

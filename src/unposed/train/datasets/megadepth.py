@@ -6,7 +6,7 @@ import numpy as np
 
 from unposed.errors import UserError
 from unposed.train.datasets.base import TrainingView
-from unposed.train.datasets.files import columns, read_arrays, read_depth_exr, text, view
+from unposed.train.datasets.files import index_rows, read_arrays, read_depth_exr, text, view
 
 _VALIDATION = ("0015", "0022")
 
@@ -25,12 +25,13 @@ class MegaDepth:
         """``split``: ``val`` is the landmarks 0015 and 0022, ``train`` all others."""
         if split not in ("train", "val"):
             raise UserError(f"MegaDepth has no split {split}: use train or val.")
-        scenes, images, pairs = read_arrays(root / "all_metadata.npz", "scenes", "images", "pairs")
+        path = root / "all_metadata.npz"
+        scenes, images, pairs = read_arrays(path, "scenes", "images", "pairs")
         self._root, self._images = root, images
         self._scenes = [text(scene).split() for scene in scenes]
         held_out = np.array([scene[0] in _VALIDATION for scene in self._scenes], bool)
-        self._pairs = np.stack(columns(pairs)[:3], 1).astype(np.int64)
-        self._pairs = self._pairs[held_out[self._pairs[:, 0]] == (split == "val")]
+        rows = index_rows(path, pairs, len(scenes), len(images), len(images))
+        self._pairs = rows[held_out[rows[:, 0]] == (split == "val")]
 
     def __len__(self) -> int:
         return len(self._pairs)

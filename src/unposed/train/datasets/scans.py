@@ -6,7 +6,7 @@ import numpy as np
 
 from unposed.errors import UserError
 from unposed.train.datasets.base import TrainingView
-from unposed.train.datasets.files import read_arrays, read_depth_png, stem, text, view
+from unposed.train.datasets.files import index_rows, read_arrays, read_depth_png, stem, text, view
 
 
 class ListedScans:
@@ -28,12 +28,10 @@ class ListedScans:
         self._folder = folder
         names = ("scenes", "sceneids", "images", "intrinsics", "trajectories", "pairs")
         self._scenes, self._scene_of, self._images, self._intrinsics, self._poses, pairs = read_arrays(path, *names)
-        self._pairs = np.asarray(pairs)[:, :2].astype(np.int64)
         photos = len(self._images)
-        if any(len(rows) != photos for rows in (self._scene_of, self._intrinsics, self._poses)) or (
-            len(self._pairs) and self._pairs.max() >= photos
-        ):
+        if any(len(rows) != photos for rows in (self._scene_of, self._intrinsics, self._poses)):
             raise UserError(f"{path} does not have a scene, a camera and a pose for each photo: make it again.")
+        self._pairs = index_rows(path, pairs, photos, photos)
 
     def __len__(self) -> int:
         return len(self._pairs)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from unposed.train.datasets.base import TrainingView
-from unposed.train.datasets.files import columns, read_arrays, read_depth_exr, stem, text, view
+from unposed.train.datasets.files import index_rows, read_arrays, read_depth_exr, stem, text, view
 
 
 class Waymo:
@@ -21,8 +21,9 @@ class Waymo:
     def __init__(self, root: Path) -> None:
         """There is one list, of the training scenes."""
         self._root = root
-        self._scenes, self._frames, pairs = read_arrays(root / "waymo_pairs.npz", "scenes", "frames", "pairs")
-        self._pairs = np.stack(columns(pairs)[:3], 1).astype(np.int64)
+        path = root / "waymo_pairs.npz"
+        self._scenes, self._frames, pairs = read_arrays(path, "scenes", "frames", "pairs")
+        self._pairs = index_rows(path, pairs, len(self._scenes), len(self._frames), len(self._frames))
 
     def __len__(self) -> int:
         return len(self._pairs)
