@@ -2,11 +2,11 @@
 
 from itertools import combinations
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
 from unposed.errors import UserError
+from unposed.train.datasets.background import MaskBackground, checked_mask, draw_mask
 from unposed.train.datasets.base import TrainingView
 from unposed.train.datasets.files import read_arrays, read_depth_png, read_grey_png, read_json, view
 
@@ -15,8 +15,6 @@ _DISTANCES = (5, 10, 15, 20, 25, 30)
 _JITTER = 4
 _OBJECT = 0.1
 """Share of a mask's full value above which a pixel is the object's."""
-
-MaskBackground = bool | Literal["rand"]
 
 
 class Sequences:
@@ -30,8 +28,6 @@ class Sequences:
 
     def __init__(self, root: Path, split: str = "train", mask_bg: MaskBackground = False) -> None:
         """``mask_bg``: forget the depth of the background, always or for a random half of the pairs (``rand``)."""
-        if mask_bg not in (True, False, "rand"):
-            raise UserError(f"mask_bg is {mask_bg!r}: use true, false or 'rand'.")
         path = root / f"selected_seqs_{split}.json"
         chosen = read_json(path)
         try:
@@ -43,7 +39,7 @@ class Sequences:
             ]
         except (AttributeError, TypeError, ValueError) as error:
             raise UserError(f"{path} is not {{category: {{sequence: [frame numbers]}}}}: make it again.") from error
-        self._root, self._mask_bg = root, mask_bg
+        self._root, self._mask_bg = root, checked_mask(mask_bg)
         self._steps = [(i, j) for i, j in combinations(range(_FRAMES), 2) if j - i in _DISTANCES]
 
     def __len__(self) -> int:
@@ -52,7 +48,7 @@ class Sequences:
     def pair(self, index: int, rng: np.random.Generator) -> tuple[TrainingView, TrainingView]:
         """Two frames of a sequence, both with or both without background."""
         category, sequence, frames = self._sequences[index // len(self._steps)]
-        masked = self._mask_bg is True or (self._mask_bg == "rand" and bool(rng.integers(2)))
+        masked = draw_mask(self._mask_bg, rng)
         places = np.array(self._steps[index % len(self._steps)]) + rng.integers(-_JITTER, _JITTER + 1, size=2)
         first, second = (frames[k] for k in places.clip(0, len(frames) - 1))
         folder, label = self._root / category / sequence, f"{self.name}/{category}/{sequence}"

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from unposed.errors import UserError
+from unposed.train.datasets.background import MaskBackground, checked_mask, draw_mask
 from unposed.train.datasets.base import TrainingView
-from unposed.train.datasets.co3d import MaskBackground
 from unposed.train.datasets.files import columns, read_array, read_arrays, read_depth_exr, text, view
 
 _BACKGROUND = 200.0
@@ -24,13 +24,11 @@ class StaticThings3d:
 
     def __init__(self, root: Path, mask_bg: MaskBackground = False) -> None:
         """``mask_bg``: forget depth beyond 200, the background's, always or for a random half of the pairs."""
-        if mask_bg not in (True, False, "rand"):
-            raise UserError(f"mask_bg is {mask_bg!r}: use true, false or 'rand'.")
         path = root / "staticthings_pairs.npy"
         table = columns(read_array(path))
         if len(table) != 6:
             raise UserError(f"{path} has rows of {len(table)} values instead of 6: get it again.")
-        self._root, self._mask_bg, self._columns = root, mask_bg, table
+        self._root, self._mask_bg, self._columns = root, checked_mask(mask_bg), table
 
     def __len__(self) -> int:
         return len(self._columns[0])
@@ -39,7 +37,7 @@ class StaticThings3d:
         """Row ``index`` of the list."""
         scene, sequence, camera_1, image_1, camera_2, image_2 = (column[index] for column in self._columns)
         place = f"{text(scene)}/{int(sequence):04d}"
-        masked = self._mask_bg is True or (self._mask_bg == "rand" and bool(rng.integers(2)))
+        masked = draw_mask(self._mask_bg, rng)
         return self._view(place, camera_1, image_1, masked, rng), self._view(place, camera_2, image_2, masked, rng)
 
     def _view(self, place: str, camera: Any, image: Any, masked: bool, rng: np.random.Generator) -> TrainingView:
