@@ -87,6 +87,11 @@ def read_transforms(path: str | Path) -> dict[str, Camera]:
     Raises:
         UserError: no such file, a damaged one, or cameras with lens distortion.
     """
+    return {name: camera for name, (camera, _) in read_transforms_with_files(path).items()}
+
+
+def read_transforms_with_files(path: str | Path) -> dict[str, tuple[Camera, Path]]:
+    """As :func:`read_transforms`, with the place of each photo beside the file, whether it is there or not."""
     path = Path(path)
     try:
         text = json.loads(path.read_text(encoding="utf-8"))
@@ -97,7 +102,10 @@ def read_transforms(path: str | Path) -> dict[str, Camera]:
             str(frame.get("view_name") or file.relative_to(shared).as_posix())
             for frame, file in zip(frames, files, strict=True)
         ]
-        return {name: _camera({**text, **frame}, name) for name, frame in zip(names, frames, strict=True)}
+        return {
+            name: (_camera({**text, **frame}, name), path.parent / file)
+            for name, frame, file in zip(names, frames, files, strict=True)
+        }
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); give a transforms.json.") from error
     except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError, RuntimeError) as error:

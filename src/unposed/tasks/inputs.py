@@ -83,3 +83,9 @@ def as_model(model: str | Path | PairModel, device: str, report: Reporter) -> Pa
         model, reason = choose_default()
         report.say(f"model: {model} ({reason})")
     return load_model(model, device=device)
+
+
+def model_identity(asked: str | Path | PairModel, model: PairModel) -> str:
+    """Tells models apart whose results must not be mixed: a file that has changed is another model."""
+    path = Path(asked) if isinstance(asked, str | Path) else None
+    return f"{model.name}:{path.stat().st_mtime_ns}" if path is not None and path.exists() else model.name

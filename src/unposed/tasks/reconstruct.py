@@ -12,7 +12,6 @@ import torch
 
 from unposed.align.clean import clean_pointcloud
 from unposed.align.dense import Alignment, align
-from unposed.align.graph import make_pairs, read_pairs
 from unposed.align.matching import pair_matches
 from unposed.align.refine import Refinement, refine
 from unposed.errors import UserError
@@ -24,12 +23,10 @@ from unposed.io.photos import Photo, PhotoSet, find_photos, make_views
 from unposed.models.base import PairModel
 from unposed.models.inference import predict_pairs
 from unposed.scene import Scene, SceneView
-from unposed.tasks.inputs import as_model
+from unposed.tasks.inputs import as_model, model_identity
+from unposed.tasks.pairs import alike, choose_pairs, wants_similarity
 from unposed.tasks.progress import Reporter, Silent, track
 from unposed.views import Camera, Matches, Pair, PairPrediction, View
-
-COMPLETE_UP_TO = 30
-"""Photos up to which every pair is looked at when the scene graph is left to us."""
 
 Source = str | Path | Sequence[str | Path] | PhotoSet
 
@@ -69,7 +66,8 @@ def reconstruct(
         model: a registered name, a path to a released file, a loaded model, or ``auto``.
         out: folder for the scene and its exports. With it, finished pairs outlive an interruption: the same call
             again continues where the last one stopped.
-        graph: pairs to predict: ``auto``, ``complete``, ``swin-3``, ``logwin-4``, ``oneref-0``, ... or a file of pairs.
+        graph: pairs to predict: ``auto``, ``complete``, ``swin-3``, ``logwin-4``, ``retrieval-20-10``, ... or a file
+            of pairs.
         frames, every: of a video, how many frames evenly spread, or every n-th.
         known: intrinsics and poses to keep fixed.
         one_camera: all photos share one focal length; None: when all have the same size.
@@ -93,14 +91,17 @@ def reconstruct(
     photos = found.photos if out is None else [_kept(photo, Path(out) / "images") for photo in found.photos]
     loaded = as_model(model, device, report)
     views = make_views(photos, loaded.image_rule)
-    pairs = choose_pairs(graph, [view.name for view in views])
     timings = {"photos": time.monotonic() - started}
-    with _pair_cache(out, run_fingerprint(_identity(model, loaded), loaded.image_rule, photos)) as cache:
+    step = time.monotonic()
+    similarity, features = alike(loaded, views, model, report) if wants_similarity(graph, len(views)) else (None, None)
+    pairs = choose_pairs(graph, [view.name for view in views], similarity, found.in_sequence)
+    timings["choice of pairs"] = time.monotonic() - step
+    with _pair_cache(out, run_fingerprint(model_identity(model, loaded), loaded.image_rule, photos)) as cache:
         todo = cache.missing(pairs)
         if len(todo) < len(pairs):
             report.say(f"{len(pairs) - len(todo)} of {len(pairs)} pairs come from an earlier run")
         step = time.monotonic()
-        predictions = predict_pairs(loaded, views, todo)
+        predictions = predict_pairs(loaded, views, todo, features)
         for pair, prediction in track(report, predictions, len(todo), f"{loaded.name}: pairs of views"):
             cache.put(pair, prediction)
         timings["pairs"] = time.monotonic() - step
@@ -134,22 +135,6 @@ def reconstruct(
     return _gather(scenes, views, provenance)
 
 
-def choose_pairs(graph: str, names: Sequence[str]) -> list[Pair]:
-    """Ordered pairs to predict, both ways round; one photo is paired with itself (DUSt3R, section 3.3).
-
-    ``graph`` is the name of a scene graph, a file that lists pairs of photo names, or ``auto``: complete for up to
-    ``COMPLETE_UP_TO`` photos, a logarithmic window beyond.
-    """
-    if len(names) == 1:
-        return [(0, 0)]
-    if graph == "auto":
-        graph = "complete" if len(names) <= COMPLETE_UP_TO else "logwin-5-noncyclic"
-    if Path(graph).is_file():
-        listed = read_pairs(Path(graph), names)
-        return list(dict.fromkeys([*listed, *((j, i) for i, j in listed)]))
-    return make_pairs(graph, len(names))
-
-
 def _kept(photo: Photo, directory: Path) -> Photo:
     """A frame of a video as a file, since exports name the photos that their cameras belong to; photos as they are."""
     if photo.data is None:
@@ -158,12 +143,6 @@ def _kept(photo: Photo, directory: Path) -> Photo:
     with atomic_write(path) as temporary:
         temporary.write_bytes(photo.data)
     return replace(photo, path=path, data=None)
-
-
-def _identity(asked: str | PairModel, model: PairModel) -> str:
-    """Tells models apart whose predictions must not be mixed: a file that has changed is another model."""
-    path = Path(asked) if isinstance(asked, str) else None
-    return f"{model.name}:{path.stat().st_mtime_ns}" if path is not None and path.exists() else model.name
 
 
 class _Chosen(Mapping[Pair, PairPrediction]):
