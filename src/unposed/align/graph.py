@@ -18,6 +18,8 @@ from unposed.views import Pair
 _DEFAULT_ARGUMENT = {"swin": 3, "logwin": 3, "oneref": 0}
 _RETRIEVAL = re.compile(r"retrieval(?:-(\d+)-(\d+))?")
 _KEY_VIEWS, _NEIGHBOURS = 20, 10
+_FREE = 0.5
+"""What an edge that is there already costs a spanning tree in which new ones cost at least 1."""
 
 
 def make_pairs(
@@ -113,14 +115,31 @@ def farthest_points(
     return chosen, when
 
 
+def loop_pairs(similarity: Float[Tensor, "views views"] | ArrayLike, apart: int, count: int) -> list[Pair]:
+    """Where a sequence comes back to a place: for every view the ``count`` most like it, not around one another.
+
+    The views of a pair, and those that one view is paired with, are more than ``apart`` steps away from each other.
+    """
+    alike = np.asarray(similarity, dtype=np.float64)
+    steps = np.arange(len(alike))
+    open_ = np.where(np.abs(steps[:, None] - steps) > apart, np.maximum(alike, alike.T), -np.inf)
+    pairs: dict[Pair, None] = {}
+    for _ in range(count):
+        best = open_.argmax(axis=1)
+        for i in np.flatnonzero(open_.max(axis=1, initial=-np.inf) > 0).tolist():
+            pairs[min(i, int(best[i])), max(i, int(best[i]))] = None
+        open_[np.abs(best[:, None] - steps) <= apart] = -np.inf
+    return list(pairs)
+
+
 def connecting_pairs(similarity: Float[Tensor, "views views"] | ArrayLike, pairs: Iterable[Pair]) -> list[Pair]:
     """The fewest further pairs that make one piece of what ``pairs`` connects, of the views most alike."""
     alike = np.asarray(similarity, dtype=np.float64)
-    distance = 2 - np.maximum(alike, alike.T)
+    cost = 2 - np.maximum(alike, alike.T)
     for i, j in pairs:
-        distance[i, j] = distance[j, i] = 1e-9
-    tree = minimum_spanning_tree(np.triu(distance, 1)).tocoo()
-    new = tree.data > 1e-6
+        cost[i, j] = cost[j, i] = _FREE
+    tree = minimum_spanning_tree(np.triu(cost, 1)).tocoo()
+    new = tree.data > _FREE
     return list(zip(tree.row[new].tolist(), tree.col[new].tolist(), strict=True))
 
 

@@ -85,6 +85,8 @@ class PhotoSet:
 
     photos: list[Photo]
     skipped: list[Skipped]
+    in_sequence: bool = False
+    """Whether the photos are frames of one video, in order."""
 
 
 def find_photos(
@@ -214,7 +216,7 @@ def _find_frames(path: Path, every: int | None, frames: int | None, by_motion: b
             skipped.append(Skipped(name, str(error)))
     if damage is not None:
         skipped.append(Skipped(path.name, damage))
-    return PhotoSet(list(photos.values()), skipped)
+    return PhotoSet(list(photos.values()), skipped, in_sequence=True)
 
 
 def _check_size(width: int, height: int) -> None:

@@ -102,7 +102,8 @@ class _AsmkRetriever:
 class KeypointRetriever(_AsmkRetriever):
     """Retrieval by the strongest SIFT descriptors of the views, whitened; needs no network."""
 
-    FEATURES = 1000
+    FEATURES = 500
+    """Of a view, the strongest."""
 
     def __init__(
         self, mean: Float[Tensor, "1 128"], whitening: Float[Tensor, "128 dim"], centroids: Float[Tensor, "words dim"]
