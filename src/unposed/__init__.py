@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from unposed.scene import Scene
     from unposed.tasks.depth import Depth, depth
     from unposed.tasks.intrinsics import Intrinsics, intrinsics
+    from unposed.tasks.localize import localize
+    from unposed.tasks.localizer import Localisation
     from unposed.tasks.match import CollectionMatches, PhotoMatches, match, match_photos
     from unposed.tasks.pose import relative_pose
     from unposed.tasks.reconstruct import Known, reconstruct
@@ -26,6 +28,7 @@ __all__ = [
     "Depth",
     "Intrinsics",
     "Known",
+    "Localisation",
     "PhotoMatches",
     "RelativePose",
     "Scene",
@@ -34,6 +37,7 @@ __all__ = [
     "intrinsics",
     "list_models",
     "load_model",
+    "localize",
     "match",
     "match_photos",
     "reconstruct",
@@ -50,6 +54,8 @@ _HOMES = {
     "UserError": "unposed.errors",
     "list_models": "unposed.models.registry",
     "load_model": "unposed.models.registry",
+    "Localisation": "unposed.tasks.localizer",
+    "localize": "unposed.tasks.localize",
     "CollectionMatches": "unposed.tasks.match",
     "PhotoMatches": "unposed.tasks.match",
     "match": "unposed.tasks.match",

@@ -9,7 +9,9 @@ import sys
 from unposed import __version__
 from unposed.cli import (  # each registers its verb
     depth,
+    eval,
     intrinsics,
+    localize,
     match,
     models,
     pose,
@@ -21,7 +23,20 @@ from unposed.cli import (  # each registers its verb
 from unposed.cli.app import app
 from unposed.errors import UserError
 
-__all__ = ["depth", "intrinsics", "main", "match", "models", "pose", "reconstruct", "synth", "train", "view"]
+__all__ = [
+    "depth",
+    "eval",
+    "intrinsics",
+    "localize",
+    "main",
+    "match",
+    "models",
+    "pose",
+    "reconstruct",
+    "synth",
+    "train",
+    "view",
+]
 
 
 def main() -> None:

@@ -22,6 +22,7 @@ from unposed.tasks.progress import Reporter, Silent, track
 TOP_K = 10
 """References that a query is matched with; of a larger map the most similar ones."""
 _FORMAT = 1
+_UNITS = {True: "metres", False: "up to scale", None: "units of the map"}
 _ELSEWHERE = ("world_from_camera", "intrinsics", "references")
 _PLAIN = tuple(field.name for field in fields(Localisation) if field.name not in _ELSEWHERE)
 
@@ -96,11 +97,38 @@ def describe(result: Localisation) -> dict[str, Any]:
         "inliers": result.inliers,
         "rotation_sigma_deg": result.rotation_sigma,
         "position_sigma": result.position_sigma,
-        "units": {True: "metres", False: "up to scale", None: "units of the map"}[result.metric],
+        "units": _UNITS[result.metric],
         "focal_source": result.focal_source,
         "references": list(result.references),
         "seconds": round(result.seconds, 3),
     }
+
+
+def summary(results: Localisation | Sequence[Localisation]) -> dict[str, Any]:
+    """One result for JSON, or several under ``queries`` with how many were placed."""
+    if isinstance(results, Localisation):
+        return describe(results)
+    placed = sum(result.reliable for result in results)
+    return {"placed": placed, "of": len(results), "queries": [describe(result) for result in results]}
+
+
+def brief(results: Localisation | Sequence[Localisation]) -> dict[str, Any]:
+    """The same for people to read: several results take a line each."""
+    if isinstance(results, Localisation):
+        return describe(results)
+    return {"placed": f"{sum(result.reliable for result in results)} of {len(results)}"} | {
+        result.name: _line(result) for result in results
+    }
+
+
+def _line(result: Localisation) -> str:
+    if result.world_from_camera is None:
+        return f"not placed: {result.reason}"
+    position = ", ".join(f"{value:.4g}" for value in result.world_from_camera[:3, 3].tolist())
+    return (
+        f"at ({position}) +- {result.position_sigma:.2g} {_UNITS[result.metric]}, "
+        f"+- {result.rotation_sigma:.2g} degrees, {result.inliers} inliers"
+    )
 
 
 def write_localisations(out: Path, results: Sequence[Localisation]) -> None:
@@ -110,7 +138,7 @@ def write_localisations(out: Path, results: Sequence[Localisation]) -> None:
         UserError: the folder cannot be written.
     """
     with atomic_write(out / "localize.json") as temporary:
-        temporary.write_text(json.dumps({"queries": [describe(result) for result in results]}, indent=1))
+        temporary.write_text(json.dumps(summary(results), indent=1))
     poses = {result.name: result.world_from_camera for result in results}
     write_query_poses(out / "poses.txt", {name: pose for name, pose in poses.items() if pose is not None})
     write_submission(out / "submission.txt", poses)
