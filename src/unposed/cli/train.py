@@ -44,7 +44,7 @@ def train(
         resume: Folder of an earlier run to go on from.
         begin: Share of the curriculum to skip, 0 to 1.
         textures: Folder of texture photos; procedural textures without it.
-        photos: Folder of posed photo sets (gt.json) to train on instead of procedural scenes.
+        photos: Folder of posed photos (gt.json or a COLMAP model) to train on instead of procedural scenes.
         side: One size of square images in pixels, in place of the curriculum.
         tiny: A very small network, for trying things out on a CPU.
         export: Also write the weights as one file that `--model` takes: .safetensors, or DUSt3R's .pth.

@@ -50,7 +50,7 @@ def train_command(
             raise UserError("--stage and --data are for the recipe dust3r, without options of procedural scenes.")
         made, cadence, own_steps = _stage(published, processes)
     else:
-        made = _recipe(recipe, textures, photos, side, scenes, tiny)
+        made = _recipe(recipe, textures, photos, side, scenes, tiny, processes.world)
     return train(
         made,
         _budget(minutes, steps, own_steps),
@@ -86,7 +86,13 @@ def _budget(minutes: float | None, steps: int | None, own_steps: int | None) -> 
 
 
 def _recipe(
-    name: str, textures: Path | None, photos: Path | None, side: int | None, scenes: int | None, tiny: bool
+    name: str,
+    textures: Path | None,
+    photos: Path | None,
+    side: int | None,
+    scenes: int | None,
+    tiny: bool,
+    world: int,
 ) -> Recipe:
     """The recipe of a name with a user's options."""
     from unposed.train import composed_recipe, recipes  # networks and scenes: only when they are trained
@@ -94,11 +100,11 @@ def _recipe(
     if side is not None and (side < 32 or side % 16):
         raise UserError("--side must be a multiple of 16, at least 32.")
     if name == "mini":
-        return recipes.mini_recipe(textures, side, scenes, photos, tiny)
+        return recipes.mini_recipe(textures, side, scenes, photos, tiny, world)
     if tiny or name not in ("composed", "dust3r"):
         raise UserError(f"there is no {'tiny ' * tiny}recipe {name}: use mini (also --tiny), composed or dust3r.")
     if name == "dust3r":
-        return recipes.dust3r_recipe(textures, side, scenes, photos)
+        return recipes.dust3r_recipe(textures, side, scenes, photos, world)
     if textures is None or photos is not None or scenes is not None:
         raise UserError("the composed recipe needs --textures, and takes neither --photos nor --scenes.")
     config = composed_recipe.ComposedConfig() if side is None else composed_recipe.ComposedConfig(side=side)

@@ -121,8 +121,8 @@ def every_view_once(model: Mini, batch: Batch) -> tuple[ViewMaps, ViewMaps]:
     return model.decode_features(view_1, view_2, size, size)
 
 
-def curriculum(side: int | None, scenes: int | None) -> tuple[list[Stage], list[tuple[int, int]]]:
-    """The stages of ``mini`` and the sizes of its validation sets.
+def curriculum(side: int | None, scenes: int | None, world: int = 1) -> tuple[list[Stage], list[tuple[int, int]]]:
+    """The stages of ``mini``, trained by ``world`` processes, and the sizes of its validation sets.
 
     Easy first: small pictures with much overlap, so that the decoders find correspondence early; mixed aspect ratios
     last. ``side`` replaces it by one stage of small squares, ``scenes`` sets the scenes per step (for a CPU).
@@ -137,6 +137,8 @@ def curriculum(side: int | None, scenes: int | None) -> tuple[list[Stage], list[
     ]
     if scenes is not None:
         stages = [replace(s, scenes=scenes) for s in stages]
+    if world > 1:  # the next batch of a process is not the next one of the run
+        stages = [replace(s, ahead=1) for s in stages]
     return stages, [(224, 224), (288, 384)]
 
 
@@ -149,13 +151,14 @@ def mini_recipe(
     scenes: int | None = None,
     photos: Path | None = None,
     tiny: bool = False,
+    world: int = 1,
 ) -> PairRecipe:
     """The model that ships with the package; options as in ``unposed.train.loop.train_command``."""
     config = _TINY if tiny else MiniConfig()
     return PairRecipe(
         "mini",
         lambda: Mini(config),
-        _source(textures, side, scenes, photos),
+        _source(textures, side, scenes, photos, world),
         {"system": SYSTEM, "config": asdict(config)},
         every_view_once,
         regression=ConfidenceWeighted(MetricRegression()),  # teaches low confidence in the sky
@@ -163,24 +166,28 @@ def mini_recipe(
 
 
 def dust3r_recipe(
-    textures: Path | None, side: int | None = None, scenes: int | None = None, photos: Path | None = None
+    textures: Path | None,
+    side: int | None = None,
+    scenes: int | None = None,
+    photos: Path | None = None,
+    world: int = 1,
 ) -> PairRecipe:
     """DUSt3R's released size with a linear head, its loss and its optimiser; for large GPUs."""
     config = Dust3rConfig(img_size=(224, 224) if side is None else (side, side), head_type="linear")
     return PairRecipe(
         "dust3r",
         lambda: Dust3r(config),
-        _source(textures, side, scenes, photos),
+        _source(textures, side, scenes, photos, world),
         {"system": "dust3r", "config": asdict(config)},
         every_pair,
         Optimisation(learning_rate=1e-4),
     )
 
 
-def _source(textures: Path | None, side: int | None, scenes: int | None, photos: Path | None) -> PairSource:
+def _source(textures: Path | None, side: int | None, scenes: int | None, photos: Path | None, world: int) -> PairSource:
     """A user's own photos where given, else procedural scenes."""
     if photos is not None:
         wide = [(side, side)] if side is not None else [(384, 288), (384, 256), (384, 208)]
         return PosedPairs(photos, wide, batch=scenes or 8)
-    stages, validation = curriculum(side, scenes)
+    stages, validation = curriculum(side, scenes, world)
     return ScenePairs(textures, stages, validation, size=128 if side is None else 32)
