@@ -63,6 +63,8 @@ def test_retrieval_graphs_have_names_too() -> None:
     assert connected_components(12, choose_pairs("retrieval-3-4", names, similarity)) == [list(range(12))]
     with pytest.raises(UserError, match="which photos are alike"):
         choose_pairs("retrieval-3-4", names)
+    with pytest.raises(ValueError, match="similarity"):
+        choose_pairs("auto", names * 3)
 
 
 class _Counting(PerfectModel):

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -25,8 +25,8 @@ from unposed.io.sources import Source
 from unposed.models.base import PairModel
 from unposed.models.inference import predict_pairs
 from unposed.tasks.inputs import PhotoLike, as_model, as_photo
+from unposed.tasks.pairs import pairs_of_views
 from unposed.tasks.progress import Reporter, Silent, track
-from unposed.tasks.reconstruct import choose_pairs
 from unposed.views import Matches, Pair, PairPrediction, View
 
 Verify = Literal["fundamental", "essential", "none"]
@@ -220,8 +220,9 @@ def match_photos(
         raise UserError(f"there is only one usable photo ({found.photos[0].name}): give two or more to match.")
     loaded = as_model(model, device, report)
     views = make_views(found.photos, loaded.image_rule)
-    pairs = sorted({(min(pair), max(pair)) for pair in choose_pairs(graph, [view.name for view in views])})
-    matched = match_views(loaded, views, pairs, verify, report)
+    both_ways, features = pairs_of_views(graph, loaded, views, model, report)
+    pairs = sorted({(min(pair), max(pair)) for pair in both_ways})
+    matched = match_views(loaded, views, pairs, verify, report, features)
     return _collect(found.photos, views, matched, loaded.name)
 
 
@@ -237,16 +238,24 @@ class MatchedViews:
 
 
 def match_views(
-    model: PairModel, views: Sequence[View], pairs: Sequence[Pair], verify: Verify, report: Reporter
+    model: PairModel,
+    views: Sequence[View],
+    pairs: Sequence[Pair],
+    verify: Verify,
+    report: Reporter,
+    features: Sequence[Any] | None = None,
 ) -> MatchedViews:
-    """Matches of unordered pairs (i < j), each predicted both ways round; predictions are let go as they come in."""
+    """Matches of unordered pairs (i < j), each predicted both ways round; predictions are let go as they come in.
+
+    ``features`` are those of all views, where the caller has them already.
+    """
     if verify not in get_args(Verify):
         raise UserError(f"unknown verification {verify!r}: use {', '.join(get_args(Verify))}.")
     waiting: dict[Pair, PairPrediction] = {}
     raw: dict[Pair, tuple[Matches, bool]] = {}
     focals: list[list[float]] = [[] for _ in views]
     ordered = [order for i, j in pairs for order in ((i, j), (j, i))]
-    predictions = predict_pairs(model, views, ordered)
+    predictions = predict_pairs(model, views, ordered, features)
     for (i, j), prediction in track(report, predictions, len(ordered), f"{model.name}: pairs of views"):
         focals[i].append(focal_of_first_view(prediction))
         other = waiting.pop((j, i), None)

@@ -31,6 +31,28 @@ _VIEWS_AT_ONCE = 16
 Similarity = Float[Tensor, "photos photos"]
 
 
+def pairs_of_views(
+    graph: str,
+    model: PairModel,
+    views: Sequence[View],
+    asked: str | Path | PairModel,
+    report: Reporter,
+    in_sequence: bool = False,
+) -> tuple[list[Pair], list[Any] | None]:
+    """The pairs to predict (``choose_pairs``), and the features of all views where choosing needed them.
+
+    ``asked`` is how the user named the model: where that is a released file, retrieval weights beside it are used.
+
+    Raises:
+        UserError: as ``choose_pairs`` and ``find_retriever`` do.
+    """
+    names = [view.name for view in views]
+    if not wants_similarity(graph, len(views)):
+        return choose_pairs(graph, names), None
+    similarity, features = alike(model, views, asked, report)
+    return choose_pairs(graph, names, similarity, in_sequence), features
+
+
 def choose_pairs(
     graph: str, names: Sequence[str], similarity: Similarity | None = None, in_sequence: bool = False
 ) -> list[Pair]:
@@ -56,7 +78,7 @@ def choose_pairs(
     if len(names) <= COMPLETE_UP_TO:
         return make_pairs("complete", len(names))
     if similarity is None:
-        return make_pairs("logwin-5-noncyclic", len(names))
+        raise ValueError(f"{len(names)} photos are paired by their similarity, which is missing")
     if in_sequence:
         window = make_pairs(f"logwin-{FRAME_WINDOW}-noncyclic", len(names), symmetrize=False)
         return _both_ways([*window, *loop_pairs(similarity, 2 ** (FRAME_WINDOW - 1), LOOPS)])
@@ -74,10 +96,7 @@ def wants_similarity(graph: str, photos: int) -> bool:
 def alike(
     model: PairModel, views: Sequence[View], asked: str | Path | PairModel, report: Reporter
 ) -> tuple[Similarity, list[Any]]:
-    """How alike the views are, and their features, so that nobody has to encode them again.
-
-    ``asked`` is how the user named the model: where that is a released file, retrieval weights beside it are used.
-    """
+    """How alike the views are (``asked`` as in ``pairs_of_views``), and their features."""
     weights = released_weights(asked) if isinstance(asked, str | Path) else None
     retriever = find_retriever(model, weights)
     features: list[Any] = []

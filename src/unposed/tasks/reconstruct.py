@@ -24,7 +24,7 @@ from unposed.models.base import PairModel
 from unposed.models.inference import predict_pairs
 from unposed.scene import Scene, SceneView
 from unposed.tasks.inputs import as_model, model_identity
-from unposed.tasks.pairs import alike, choose_pairs, wants_similarity
+from unposed.tasks.pairs import pairs_of_views
 from unposed.tasks.progress import Reporter, Silent, track
 from unposed.views import Camera, Matches, Pair, PairPrediction, View
 
@@ -93,8 +93,7 @@ def reconstruct(
     views = make_views(photos, loaded.image_rule)
     timings = {"photos": time.monotonic() - started}
     step = time.monotonic()
-    similarity, features = alike(loaded, views, model, report) if wants_similarity(graph, len(views)) else (None, None)
-    pairs = choose_pairs(graph, [view.name for view in views], similarity, found.in_sequence)
+    pairs, features = pairs_of_views(graph, loaded, views, model, report, found.in_sequence)
     timings["choice of pairs"] = time.monotonic() - step
     with _pair_cache(out, run_fingerprint(model_identity(model, loaded), loaded.image_rule, photos)) as cache:
         todo = cache.missing(pairs)
