@@ -53,6 +53,22 @@ def test_video_frames_are_in_the_order_of_their_numbers(tmp_path):
     assert [frame.photo.name.split("/")[1] for frame in chosen] == ["0.jpg", "10.jpg"]
 
 
+def test_gathered_frames(tmp_path):
+    folder = tmp_path / "scene0707_00"
+    for k in range(2):
+        made.write_picture(folder / "color_90" / f"frame_{k:04d}.jpg", SIZE)
+        made.write_words(folder / "depth_90" / f"frame_{k:04d}.png", np.full((480, 640), 2500.0))
+    rows = [" ".join(f"{value:.9f}" for value in made.pose(k).flatten().tolist()) for k in range(2)]
+    made.write_text(folder / "pose_90.txt", *rows)
+    (video,) = scannet.read_gathered(tmp_path)
+    torch.testing.assert_close(video.frames[1].camera.world_from_camera.double(), made.pose(1), atol=1e-6, rtol=0)
+    assert video.frames[1].camera.intrinsics.isnan().all()
+    assert video.frames[1].depth().unique().tolist() == [2.5]
+    made.write_text(folder / "pose_90.txt", rows[0])
+    with pytest.raises(UserError, match="1 poses for 2 frames"):
+        scannet.read_gathered(tmp_path)
+
+
 def test_what_is_missing_is_named(tmp_path):
     with pytest.raises(UserError, match=r"test\.npz"):
         scannet.read(tmp_path)

@@ -36,6 +36,14 @@ def test_test_frames_are_queries_and_training_frames_references(tmp_path):
     made.assert_same_room(scene.queries[0], scene.references[0])
 
 
+def test_retrieved_photos_are_read_where_they_are_published(tmp_path):
+    write_scene(tmp_path)
+    assert sevenscenes.read(tmp_path)[0].retrieved is None
+    query, reference = "seq-01/frame-000000.color.png", "seq-02/frame-000002.color.png"
+    made.write_text(tmp_path / "heads" / "pairsfile" / "query" / "top20.txt", f"{query}, {reference}, 0.5")
+    assert sevenscenes.read(tmp_path)[0].retrieved == {query: (reference,)}
+
+
 def test_invalid_depth_is_zero(tmp_path):
     write_scene(tmp_path)
     depth = sevenscenes.read(tmp_path)[0].queries[0].depth()

@@ -73,6 +73,25 @@ def test_bonn_poses_are_matched_by_time_not_by_line(tmp_path):
     made.assert_same_room(*sequence.frames)
 
 
+def test_gathered_frames(tmp_path):
+    """What MonST3R's preparation leaves: of Bonn, its cut of the poses by line is not used."""
+    tum_folder, bonn = tmp_path / "rgbd_dataset_freiburg3_walking_xyz", tmp_path / "rgbd_bonn_crowd2"
+    for folder, count in ((tum_folder, 90), (bonn, 110)):
+        for k, time in enumerate((10.0, 11.0)):
+            made.write_picture(folder / f"rgb_{count}" / f"{time:.6f}.png")
+            write_depth(folder / f"depth_{count}" / f"{time:.6f}.png", k, FREIBURG3 if count == 90 else BONN)
+        cut = [10.0, 11.0], [made.pose(0), made.pose(1)]
+        elsewhere = [10.0, 11.0], [made.pose(4), made.pose(4)]
+        right, wrong = ("groundtruth_90.txt", "groundtruth.txt")[:: 1 if count == 90 else -1]
+        made.write_text(folder / right, *trajectory(*cut))
+        made.write_text(folder / wrong.replace("_90", "_110"), *trajectory(*elsewhere))
+    for sequence in tum.read_gathered(tmp_path):
+        made.assert_same_room(*sequence.frames)
+        torch.testing.assert_close(
+            sequence.frames[1].camera.world_from_camera.double(), made.pose(1), atol=1e-6, rtol=0
+        )
+
+
 def test_each_time_is_used_once_and_the_closest_pair_wins():
     assert associate([1.0, 1.01], [1.009], 0.02) == [(1, 0)]
     assert associate([1.0, 1.01], [1.012, 1.004]) == [(0, 1), (1, 0)]

@@ -5,12 +5,20 @@ Pixels are read when asked for. Frames: camera axes x right, y down, z forward; 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor
 
 from unposed.io.photos import Photo
 from unposed.views import Camera
+
+
+class Landmarks(NamedTuple):
+    """World points and where a photo sees them."""
+
+    pixels: Float[Tensor, "n 2"]
+    points: Float[Tensor, "n 3"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +35,8 @@ class Frame:
     """Reads the data set's own mask (what it covers is said by the reader); None where it has none."""
     time: float | None = None
     """Seconds, where the data set has a clock."""
+    landmarks: Callable[[], Landmarks] | None = None
+    """Reads the points whose place in this photo the data set knows, sparse (from matching) or dense (from a scan)."""
     intrinsics: Float[Tensor, "3 3"] | None = None
     """K in the pixels of the photo where it is known and the pose is not."""
 

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from unposed.errors import UserError
 from unposed.evaluation.datasets.base import Frame, Relocalisation
 from unposed.evaluation.datasets.files import LazyPhoto, subfolders, text_lines
+from unposed.evaluation.datasets.kapture import published_pairs
 from unposed.evaluation.datasets.poses import pose_from_quaternion, posed_camera
 from unposed.geometry.transforms import invert_rigid
 from unposed.views import Camera
@@ -21,6 +22,8 @@ _SIZE = (1920, 1080)
 def read(root: Path, scenes: Sequence[str] | None = None) -> list[Relocalisation]:
     """Test photos against training photos, a place each, with cameras of the NVM model.
 
+    A list of retrieved photos is taken from ``<Scene>/pairsfile/query/*.txt`` where it is there.
+
     Its radial distortion (a few pixels) is not modelled, as usual on this data set.
 
     Raises:
@@ -30,7 +33,7 @@ def read(root: Path, scenes: Sequence[str] | None = None) -> list[Relocalisation
     for folder in subfolders(Path(root), scenes, "a place of Cambridge Landmarks", "reconstruction.nvm"):
         cameras = _read_nvm(folder / "reconstruction.nvm")
         references, queries = (_frames(folder, cameras, f"dataset_{part}.txt") for part in ("train", "test"))
-        places.append(Relocalisation(folder.name, references, queries))
+        places.append(Relocalisation(folder.name, references, queries, published_pairs(folder)))
     return places
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from unposed.errors import UserError
 from unposed.evaluation.datasets.base import Frame, FrameSequence
-from unposed.evaluation.datasets.colmap_text import TextCamera, read_text_cameras, read_text_images
+from unposed.evaluation.datasets.colmap_text import TextCamera, TextModel
 from unposed.evaluation.datasets.files import LazyPhoto, known_depth, require_file, subfolders
 from unposed.evaluation.datasets.points import read_points
 from unposed.evaluation.datasets.poses import pose_matrix
@@ -99,12 +99,11 @@ def _undistorted_depth(folder: Path, photo: str, camera: Camera) -> Float[Tensor
 
     Undistortion keeps the camera's centre and axes, so depth along z stays what it is.
     """
-    calibration = folder / "dslr_calibration_jpg"
-    original = read_text_cameras(calibration / "cameras.txt")
-    images = {PurePosixPath(name).name: image for name, image in read_text_images(calibration / "images.txt").items()}
-    if photo not in images or images[photo].camera_id not in original:
-        raise UserError(f"{calibration} has no camera of {photo}, which is needed to undistort its depth.")
-    lens = original[images[photo].camera_id]
+    original = TextModel(folder / "dslr_calibration_jpg")
+    name = next((name for name in original.images if PurePosixPath(name).name == photo), None)
+    if name is None:
+        raise UserError(f"{folder / 'dslr_calibration_jpg'} has no camera of {photo}; it is needed for its depth.")
+    lens = original.camera(name)
     raw = read_raw_depth(folder / "ground_truth_depth" / "dslr_images" / photo, (lens.width, lens.height))
     depth = torch.zeros(camera.height, camera.width)
     for top in range(0, camera.height, _ROWS):

@@ -7,11 +7,14 @@ from typing import Any, Literal
 from unposed.evaluation.datasets import (
     cambridge,
     co3d,
+    dl3dv,
     dtu,
     eth3d,
+    kapture,
     kitti,
     mapfree,
     megadepth,
+    navi,
     nrgbd,
     nyu,
     realestate,
@@ -92,6 +95,33 @@ _TABLE = (
         "mapfree", "relocalisation", "[val/]s00460/{intrinsics.txt,poses.txt,seq0,seq1/frame_00000.jpg}", mapfree.read
     ),
     Reader("tum", "sequences", "<sequence>/{rgb.txt,depth.txt,groundtruth.txt,rgb,depth}", tum.read),
+    Reader(
+        "monst3r-gathered",
+        "sequences",
+        "of TUM <sequence>/{rgb_90,groundtruth_90.txt}, of Bonn <sequence>/{rgb_110,depth_110,groundtruth.txt}",
+        tum.read_gathered,
+    ),
+    Reader("scannet-gathered", "sequences", "scene0707_00/{color_90,depth_90,pose_90.txt}", scannet.read_gathered),
+    Reader(
+        "cambridge-dust3r",
+        "relocalisation",
+        "mapping/<Scene>/colmap/reconstruction/*.txt, kapture/<Scene>/query, <Scene>/pairsfile/query/*.txt",
+        kapture.read_cambridge,
+    ),
+    Reader(
+        "aachen",
+        "relocalisation",
+        "mapping/colmap/reconstruction/*.txt, kapture/query, images/{db,query,sequences}, pairsfile/query/*.txt",
+        kapture.read_aachen,
+    ),
+    Reader(
+        "inloc",
+        "relocalisation",
+        "{mapping,query}/sensors, <cut-out>.mat, mapping/DUC1_alignment/all_transformations.txt, pairsfile/query/*.txt",
+        kapture.read_inloc,
+    ),
+    Reader("dl3dv", "sequences", "[<batch>/]<hash>/{transforms.json,images_8/frame_00001.png}", dl3dv.read),
+    Reader("navi", "sequences", "<object>/<scene>/{annotations.json,images,masks} (mm)", navi.read),
     Reader(
         "co3d",
         "sequences",

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from functools import cache, partial
 from pathlib import Path
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -17,6 +18,7 @@ from unposed.evaluation.datasets.files import (
     LazyPhoto,
     array_file,
     listed,
+    number_table,
     png_depth,
     require_folder,
     subfolders,
@@ -68,6 +70,35 @@ def read_video(
         chosen = photos[::every][:count]
         frames = tuple(_frame(folder, int(photo.stem), matrix, size) for photo in chosen)
         sequences.append(FrameSequence(folder.name, frames))
+    return sequences
+
+
+def read_gathered(root: Path, scenes: Sequence[str] | None = None) -> list[FrameSequence]:
+    """The frames that MonST3R's preparation gathers: ``color_90``, ``depth_90`` and ``pose_90.txt`` of each scene.
+
+    ``pose_90.txt`` has 16 numbers a line, camera to world; there are no intrinsics (nan).
+
+    Raises:
+        UserError: something is missing; the sentence says what.
+    """
+    sequences = []
+    for folder in subfolders(Path(root), scenes, "color_90, depth_90 and pose_90.txt of a scene", "pose_90.txt"):
+        photos = listed(folder / "color_90", "frame_*.jpg", "the gathered frames")
+        rows = number_table(folder / "pose_90.txt", "a pose a line", columns=16)
+        if len(rows) != len(photos):
+            raise UserError(f"{folder / 'pose_90.txt'} has {len(rows)} poses for {len(photos)} frames; gather again.")
+        size = LazyPhoto(photos[0].name, photos[0]).size
+        frames = []
+        for photo, row in zip(photos, rows, strict=True):
+            depth = folder / "depth_90" / f"{photo.stem}.png"
+            frames.append(
+                Frame(
+                    LazyPhoto(f"{folder.name}/{photo.name}", photo),
+                    posed_camera(torch.full((3, 3), torch.nan), pose_matrix(row), size),
+                    partial(png_depth, depth, 1000) if depth.exists() else None,
+                )
+            )
+        sequences.append(FrameSequence(folder.name, tuple(frames)))
     return sequences
 
 

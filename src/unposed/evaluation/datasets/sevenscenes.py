@@ -12,6 +12,7 @@ from pathlib import Path
 
 from unposed.evaluation.datasets.base import Frame, FrameSequence, Relocalisation
 from unposed.evaluation.datasets.files import LazyPhoto, listed, png_depth, subfolders, text_lines
+from unposed.evaluation.datasets.kapture import published_pairs
 from unposed.evaluation.datasets.poses import posed_camera, read_pose
 
 SCENES = ("chess", "fire", "heads", "office", "pumpkin", "redkitchen", "stairs")
@@ -24,11 +25,15 @@ _WHAT = "a 7Scenes scene with TrainSplit.txt, TestSplit.txt and seq-01, ..."
 def read(root: Path, scenes: Sequence[str] | None = None) -> list[Relocalisation]:
     """Test frames against training frames, a scene each.
 
+    A list of retrieved photos is taken from ``<scene>/pairsfile/query/*.txt`` where it is there.
+
     Raises:
         UserError: something is missing; the sentence says what.
     """
     return [
-        Relocalisation(folder.name, _frames(folder, "TrainSplit.txt"), _frames(folder, "TestSplit.txt"))
+        Relocalisation(
+            folder.name, _frames(folder, "TrainSplit.txt"), _frames(folder, "TestSplit.txt"), published_pairs(folder)
+        )
         for folder in subfolders(Path(root), scenes, _WHAT, "TestSplit.txt")
     ]
 
