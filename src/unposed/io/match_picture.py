@@ -1,5 +1,7 @@
 """Two photos side by side with lines between their matches."""
 
+import colorsys
+
 import cv2
 import numpy as np
 import torch
@@ -29,16 +31,13 @@ def draw_matches(
     chosen = _spread(points_a, confidence, tuple(image_a.shape[:2]))
     starts = points_a[chosen] * (HEIGHT / image_a.shape[0])
     ends = points_b[chosen] * (HEIGHT / image_b.shape[0]) + torch.tensor([float(offset), 0.0])
-    hue = starts.sum(1) / (offset + HEIGHT) * 179
-    colours = cv2.cvtColor(
-        np.stack([hue.numpy(), np.full(len(hue), 230), np.full(len(hue), 255)], 1).astype(np.uint8)[None],
-        cv2.COLOR_HSV2RGB,
-    )
-    for start, end, colour in zip(starts.tolist(), ends.tolist(), colours.reshape(-1, 3).tolist(), strict=True):
+    colours = [colorsys.hsv_to_rgb(float(where.sum()) / (offset + HEIGHT), 0.9, 1.0) for where in starts]
+    for start, end, colour in zip(starts.tolist(), ends.tolist(), colours, strict=True):
+        rgb = [round(255 * c) for c in colour]
         p, q = (tuple(round(16 * c) for c in point) for point in (start, end))  # sub-pixel: 4 bits after the point
-        cv2.line(picture, p, q, colour, 1, cv2.LINE_AA, 4)
+        cv2.line(picture, p, q, rgb, 1, cv2.LINE_AA, 4)
         for point in (p, q):
-            cv2.circle(picture, point, 2 * 16, colour, -1, cv2.LINE_AA, 4)
+            cv2.circle(picture, point, 2 * 16, rgb, -1, cv2.LINE_AA, 4)
     return torch.from_numpy(picture)
 
 
