@@ -86,12 +86,13 @@ class VideoDepth:
     """Frames of a sequence at most, evenly spread."""
 
     def score(self, sequence: FrameSequence) -> Row:
-        """Metrics over all pixels of the sequence; frames that could not be joined have a scale of their own."""
-        frames = _with_depth(sequence)
-        frames = [frames[k] for k in evenly(len(frames), self.most)]
+        """Metrics over all pixels with true depth; frames that could not be joined have a scale of their own."""
+        _with_depth(sequence)
+        frames = [sequence.frames[k] for k in evenly(len(sequence.frames), self.most)]
         results = depth(photos_of(frames), model=self.model)
         found = {item.name: item for item in (results if isinstance(results, list) else [results])}
-        pairs = [comparable(found.get(frame.photo.name), _truth(frame)) for frame in frames]
+        known = [frame for frame in frames if frame.depth is not None]
+        pairs = [comparable(found.get(frame.photo.name), _truth(frame)) for frame in known]
         predicted, truth = (torch.cat([pair[k].flatten() for pair in pairs]) for k in (0, 1))
         joined = sum(item.scene == 1 for item in found.values())
         return {"frames": len(frames), "joined": joined, **depth_metrics(predicted, truth, self.rule)}

@@ -1,0 +1,62 @@
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.evaluation.protocols.made import room
+from tests.tasks.perfect import PerfectModel
+from unposed.evaluation.datasets.base import Relocalisation
+from unposed.evaluation.protocols.localisation import DepthReference, Localisation
+from unposed.geometry.cameras import project
+from unposed.geometry.transforms import transform_points
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[PerfectModel, Relocalisation]:
+    truth, sequence = room(tmp_path_factory.mktemp("room") / "photos", views=4)
+    return PerfectModel(truth), Relocalisation("room", sequence.frames[:3], sequence.frames[3:])
+
+
+def test_a_perfect_model_places_the_query(made) -> None:
+    model, scene = made
+    row = Localisation(model, top_k=3).score(scene)
+    assert (row["registered"], row["queries"]) == (1, 1)
+    assert row["median_cm"] < 10  # of a room of five metres, seen by 112 pixels
+    assert row["median_deg"] < 1
+    assert row["within (0.1 m, 1 deg)"] == 100
+
+
+def test_only_the_published_references_are_used_and_a_query_without_any_is_lost(made) -> None:
+    model, scene = made
+    query, best = scene.queries[0].photo.name, scene.references[1].photo.name
+    row = Localisation(model, top_k=1).score(replace(scene, retrieved={query: (best, scene.references[0].photo.name)}))
+    assert row["registered"] == 1
+    row = Localisation(model).score(replace(scene, retrieved={}))
+    assert math.isinf(row["median_cm"])
+    assert row["within (5 m, 10 deg)"] == 0
+
+
+def test_failures_are_infinite_and_means_are_over_scenes(made) -> None:
+    model, scene = made
+    protocol = Localisation(model)
+    failed = protocol.failed(scene)
+    assert math.isinf(failed["median_deg"])
+    good = protocol._measured(torch.tensor([[0.05, 0.5], [0.3, 1.0]]).numpy())
+    summary = protocol.summary([{"name": "a", **good}, {"name": "b", **failed, "error": "no"}])
+    assert (summary["items"], summary["failed"], summary["queries"]) == (2, 1, 3)
+    assert summary["within (0.1 m, 1 deg)"] == 25
+    assert math.isinf(summary["median_cm"])
+
+
+def test_references_lift_pixels_by_the_true_depth(made, tmp_path: Path) -> None:
+    _, scene = made
+    frame = scene.references[0]
+    reference = DepthReference("a", frame.camera, frame.photo, frame=frame)
+    pixels = torch.tensor([[10.0, 20.0], [60.0, 40.0], [-3.0, 0.0]])
+    points = reference.lift(pixels)
+    assert points[2].isnan().all()
+    local = transform_points(frame.camera.camera_from_world.double(), points[:2])
+    torch.testing.assert_close(project(local, frame.camera.intrinsics.double()), pixels[:2].double(), atol=1e-3, rtol=0)
+    torch.testing.assert_close(local[:, 2].float(), frame.depth()[[20, 40], [10, 60]])
