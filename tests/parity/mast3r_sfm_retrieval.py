@@ -1,12 +1,14 @@
 """MASt3R-SfM's image retrieval and the scene graphs that use it against the reference's numbers."""
 
 import argparse
+import pickle
 
 import numpy as np
 import torch
 
 from unposed.align.graph import farthest_points, make_pairs, retrieval_pairs
 from unposed.io.checkpoints import read_checkpoint
+from unposed.io.codebooks import read_codebook
 from unposed.models import asmk
 from unposed.models.retrieval_head import RetrievalHead, learn_whitening
 
@@ -134,3 +136,30 @@ def _check_pairs(case: Case, name: str, pairs: list[tuple[int, int]]) -> None:
     case.excuse(name, "reference bug: a pair is listed again the other way round, or a view is paired with itself")
     assert {frozenset(pair) for pair in pairs} == proper
     assert len(pairs) == len(proper) * (2 if symmetrised else 1)
+
+
+@runs("mast3r-sfm", "released")
+def released(case: Case) -> None:
+    for name, entry in case.params.items():
+        manifest = entry["manifest"]
+        if "state.centroids" in manifest:
+            shape = [size or 7 for size in manifest["state.centroids"]]
+            content = {
+                "type": "Codebook",
+                "params": {"size": shape[0]},
+                "state": {"centroids": np.zeros(shape, np.float32)},
+            }
+            file = case.scratch / f"{name}.pkl"
+            file.write_bytes(pickle.dumps(content))
+            assert list(read_codebook(file).shape) == shape
+        else:
+            config = entry["config"]
+            arguments = {**config, "hdims": "_".join(map(str, config["hdims"])), "nclusters": 7}
+            state = {key: torch.zeros(size, dtype=getattr(torch, entry["dtype"])) for key, size in manifest.items()}
+            file = case.scratch / f"{name}.pth"
+            torch.save({"args": argparse.Namespace(**arguments), "model": state}, file)
+            checkpoint = read_checkpoint(file)
+            head = RetrievalHead.from_state(checkpoint.extra["args"], checkpoint.tensors, file)
+            assert head.token_width == config["backbone_dim"]
+            assert head.kept == config["nfeat"]
+            assert {key: list(tensor.shape) for key, tensor in head.state_dict().items()} == manifest
