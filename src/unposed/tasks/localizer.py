@@ -13,6 +13,7 @@ from torch import Tensor
 
 from unposed.align.matching import pair_matches
 from unposed.align.query_points import QueryPoints, query_points
+from unposed.align.subpixel import refine_on_pointmap
 from unposed.errors import UserError
 from unposed.geometry.cameras import intrinsics_matrix, map_pixels
 from unposed.geometry.pnp import PnPResult, solve_pnp, solve_pnp_unknown_focal
@@ -39,6 +40,7 @@ EXIF_SPREAD = 0.05
 _ITERATIONS = 10_000
 _FOCAL_SEARCH_POINTS = 1000
 _SAME_FOCAL = 0.02
+_STRIDE = 4  # of the query's pixels that a dense model matches: ten times as many as PnP needs, spread evenly
 _DENSE_CONFIDENCE = 3.0  # of pixels matched by nearest points (DUSt3R's localisation tool)
 _KEPT_FEATURES = 64
 _DESCRIBED_AT_ONCE = 16
@@ -220,10 +222,11 @@ class Localizer:
 
 
 def _matches(prediction: PairPrediction) -> Matches:
-    """Matches of a pair; of pixels matched by nearest points, only confident ones."""
-    if prediction.descriptors_i is None:
-        return pair_matches(prediction, min_confidence=_DENSE_CONFIDENCE)
-    return pair_matches(prediction)
+    """Matches of a pair; of pixels matched by nearest points, only confident ones, to a fraction of a pixel."""
+    if prediction.matches is not None or prediction.descriptors_i is not None:
+        return pair_matches(prediction, stride=_STRIDE)
+    found = pair_matches(prediction, stride=_STRIDE, min_confidence=_DENSE_CONFIDENCE)
+    return refine_on_pointmap(found, prediction)
 
 
 def _solve(found: QueryPoints, calibration: _Calibration, view: View) -> _Solution | None:

@@ -86,14 +86,19 @@ class Reference:
         return points
 
     def _from_depth(self, dense: SceneView, pixels: Tensor) -> Tensor:
-        """By the depth of the nearest pixel, but not beside a jump of the depth."""
+        """By the depth between the four nearest pixels (linear in 1 / depth, as planes are), not where it jumps."""
         height, width = dense.depth.shape
-        place = map_pixels(torch.linalg.inv(dense.view.original_from_view.double()), pixels.double()).round().long()
-        x, y = place[:, 0].clamp(0, width - 1), place[:, 1].clamp(0, height - 1)
+        place = map_pixels(torch.linalg.inv(dense.view.original_from_view.double()), pixels.double())
         usable = (dense.depth > 0) & dense.depth.isfinite() & (dense.confidence >= self.min_confidence)
         usable &= ~depth_edges(dense.depth)
-        inside = (place[:, 0] == x) & (place[:, 1] == y)
-        depth = torch.where(inside & usable[y, x], dense.depth[y, x].double(), torch.nan)
+        x, y = (place[:, k].floor().long().clamp(0, side - 2) for k, side in enumerate((width, height)))
+        part = place - torch.stack([x, y], -1)
+        known, inverse = (part >= -0.5).all(-1) & (part <= 1.5).all(-1), torch.zeros(len(place), dtype=torch.float64)
+        for right, below in ((0, 0), (0, 1), (1, 0), (1, 1)):
+            weight = (part[:, 0] if right else 1 - part[:, 0]) * (part[:, 1] if below else 1 - part[:, 1])
+            known &= usable[y + below, x + right]
+            inverse += weight / dense.depth[y + below, x + right].double()
+        depth = torch.where(known & (inverse > 0), 1 / inverse, torch.nan)
         local = backproject(pixels.double(), depth, self.camera.intrinsics.double())
         return transform_points(self.camera.world_from_camera.double(), local)
 
