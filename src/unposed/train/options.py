@@ -44,11 +44,12 @@ def train_command(
         UserError: an unknown recipe, an option that the recipe does not have, and what ``train`` raises.
     """
     processes = Processes(device)
-    cadence, own_steps = Cadence(), None
+    cadence, own_steps, compiled = Cadence(), None, None
     if published is not None and (published.stage is not None or published.data is not None):
         if recipe != "dust3r" or textures or photos or side or scenes or tiny:
             raise UserError("--stage and --data are for the recipe dust3r, without options of procedural scenes.")
         made, cadence, own_steps = _stage(published, processes)
+        compiled = False  # portrait and landscape photos share batches in ever new numbers: ever new graphs
     else:
         made = _recipe(recipe, textures, photos, side, scenes, tiny, processes.world)
     return train(
@@ -58,6 +59,7 @@ def train_command(
         resume=resume,
         begin=begin,
         processes=processes,
+        compiled=compiled,
         cadence=cadence,
         tensorboard=tensorboard,
         on_record=on_record,
