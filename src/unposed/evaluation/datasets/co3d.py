@@ -59,7 +59,11 @@ def read(
     what = "a category of CO3D with frame_annotations.jgz, sequence_annotations.jgz and set_lists"
     sequences = []
     for category in subfolders(Path(root), scenes, what, "frame_annotations.jgz"):
-        sequences += _read_category(category, set_list, part)
+        try:
+            sequences += _read_category(category, set_list, part)
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise UserError(f"The annotations of {category} are not those of CO3D version 2 ({reason}).") from error
     return sequences
 
 
@@ -79,6 +83,8 @@ def read_prepared(root: Path, scenes: Sequence[str] | None = None, *, part: str 
     root = Path(root)
     path = root / f"selected_seqs_{part}.json"
     selected = json_file(path, "the selection {category: {sequence: [frame numbers]}}")
+    if not all(isinstance(sequences, dict) for sequences in selected.values()):
+        raise UserError(f"{path} is no selection {{category: {{sequence: [frame numbers]}}}}.")
     if missing := set(scenes or ()) - set(selected):
         raise UserError(f"{path} has no category {min(missing)}; it has {', '.join(sorted(selected))}.")
     chosen = [category for category in selected if scenes is None or category in scenes]
@@ -159,7 +165,10 @@ def _raw_depth(root: Path, entry: Mapping[str, Any]) -> Float[Tensor, "height wi
 
 
 def _prepared_sequence(folder: Path, numbers: Sequence[int]) -> FrameSequence:
-    frames = tuple(_prepared_frame(folder, int(number)) for number in numbers)
+    try:
+        frames = tuple(_prepared_frame(folder, int(number)) for number in numbers)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"The .npz files of {folder} are not as DUSt3R prepares them ({error}).") from error
     return FrameSequence(f"{folder.parent.name}/{folder.name}", frames, metric=False)
 
 

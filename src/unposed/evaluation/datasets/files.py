@@ -179,16 +179,19 @@ def number_table(path: Path, what: str, columns: int | None = None) -> list[list
     return rows
 
 
-def json_file(path: Path, what: str) -> Any:
-    """What a JSON file holds.
+def json_file(path: Path, what: str, kind: type = dict) -> Any:
+    """What a JSON file holds: an object, or another ``kind``.
 
     Raises:
-        UserError: no such file, or no JSON.
+        UserError: no such file, no JSON, or JSON of another kind.
     """
     try:
-        return json.loads(require_file(path, what).read_text(encoding="utf-8"))
+        content = json.loads(require_file(path, what).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is no readable JSON ({error}): {what} is expected there.") from error
+    if not isinstance(content, kind):
+        raise UserError(f"{path} holds another kind of JSON: {what} is expected there.")
+    return content
 
 
 def png16(path: Path) -> "np.ndarray[Any, np.dtype[np.uint16]]":

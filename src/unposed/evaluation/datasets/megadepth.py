@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -38,6 +39,10 @@ def read(root: Path, scenes: Sequence[str] | None = None) -> OnDemand[PosedPair]
             raise UserError(
                 f"megadepth_meta_test.npz has no cameras for the pair {' '.join(names)!r}; they must match."
             )
+    for name, entry in meta.items():
+        shapes = [np.shape(entry.get(key, 0)) for key in ("intrinsic", "pose")] if isinstance(entry, dict) else []
+        if shapes != [(3, 3), (4, 4)]:
+            raise UserError(f"megadepth_meta_test.npz has no intrinsic (3x3) and pose (4x4) of {name}.")
     return OnDemand(len(pairs), lambda k: _pair(root, meta, *pairs[k]))
 
 

@@ -35,7 +35,7 @@ def read(root: Path, scenes: Sequence[str] | None = None) -> OnDemand[FrameSeque
 def _read_scene(file: Path) -> FrameSequence:
     folder = file.parent
     try:
-        frames = [_frame(folder, entry) for entry in json_file(file, "cameras of NAVI")]
+        frames = [_frame(folder, entry) for entry in json_file(file, "a list of cameras of NAVI", list)]
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{file} is no annotation of NAVI ({type(error).__name__}: {error}).") from error
     return FrameSequence(f"{folder.parent.name}/{folder.name}", tuple(frames), metric=False)

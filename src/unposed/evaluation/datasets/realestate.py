@@ -120,9 +120,13 @@ def _read_clip(root: Path, file: Path) -> FrameSequence:
             raise UserError(f"{file} has a line of {len(words)} words in place of 19; download it again.")
         if words[0] not in photos:
             continue
+        try:
+            stamp, row = int(words[0]), [float(word) for word in words[1:]]
+        except ValueError as error:
+            raise UserError(f"{file} has a line that is not numbers ({error}); download it again.") from error
         photo = LazyPhoto(f"{name}/{photos[words[0]].name}", photos[words[0]])
         size = size or photo.size
-        frames.append(_frame(photo, int(words[0]), [float(word) for word in words[1:]], size))
+        frames.append(_frame(photo, stamp, row, size))
     if not frames:
         raise UserError(f"{folder} holds none of the frames of {file.name}: <timestamp>.jpg or .png are expected.")
     return FrameSequence(name, tuple(frames), metric=False)
@@ -165,6 +169,8 @@ class _Chunks:
         if name not in clips:
             raise UserError(f"{self._folder / self._chunk_of[name]} does not hold the clip {name}; pack it again.")
         clip = clips[name]
+        if not {"cameras", "timestamps", "images"} <= clip.keys():
+            raise UserError(f"The clip {name} in {self._folder} lacks cameras, timestamps or images; pack it again.")
         size, frames = None, []
         for row, stamp, image in zip(clip["cameras"], clip["timestamps"].tolist(), clip["images"], strict=True):
             photo = LazyPhoto(f"{name}/{stamp}.jpg", None, partial(_picture_bytes, image))

@@ -64,7 +64,7 @@ def read_video(
     """
     sequences = []
     for folder in subfolders(Path(root), scenes, _WHAT, "color"):
-        photos = listed(folder / "color", "*.jpg", _WHAT)
+        photos = listed(folder / "color", "[0-9]*.jpg", _WHAT)
         matrix = read_matrix(folder / "intrinsic" / "intrinsic_color.txt", "a 4x4 calibration")
         size = LazyPhoto(photos[0].name, photos[0]).size
         chosen = photos[::every][:count]

@@ -58,8 +58,7 @@ def read_bonn(
     """Frames 30 to 139 of the sorted pictures of each sequence, by default.
 
     Depth and pose are those of the picture's time stamp (its file name), not of its number in a list: the published cut
-    takes lines 30 to 139 of ``groundtruth.txt``, whose rate is another. A picture without a pose has no camera. The
-    poses are those of the motion capture as published; their axes are a fixed rotation away from the camera's.
+    takes lines 30 to 139 of ``groundtruth.txt``, whose rate is another. A picture without a pose has no camera.
 
     Raises:
         UserError: something is missing; the sentence says what.
