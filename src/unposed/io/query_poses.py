@@ -37,7 +37,7 @@ def _write(path: str | Path, rows: list[tuple[str, Tensor]]) -> None:
     lines = []
     for name, world_from_camera in rows:
         pose = invert_rigid(world_from_camera.double())
-        numbers = torch.cat([quaternion_from_matrix(pose[:3, :3]), pose[:3, 3]]).tolist()
+        numbers = torch.cat([quaternion_from_matrix(pose[:3, :3]), pose[:3, 3] + 0.0]).tolist()  # no -0
         lines.append(" ".join([name, *(f"{number:.12g}" for number in numbers)]) + "\n")
     with atomic_write(path) as temporary:
         temporary.write_text("".join(lines), encoding="utf-8")
