@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from unposed.evaluation.baselines import sift_pose
-from unposed.evaluation.datasets import sintel
+from unposed.evaluation.datasets import dtu, sintel
 from unposed.evaluation.datasets.base import PosedPair
 from unposed.evaluation.depth import DepthRule
 from unposed.evaluation.protocols import photos
@@ -20,6 +20,7 @@ from unposed.evaluation.protocols.base import BenchmarkProtocol
 from unposed.evaluation.protocols.camera_paths import CameraPaths
 from unposed.evaluation.protocols.clouds import Clouds
 from unposed.evaluation.protocols.depth_maps import SingleDepth, VideoDepth
+from unposed.evaluation.protocols.dtu import DtuScans
 from unposed.evaluation.protocols.key_view_depth import KeyViewDepth
 from unposed.evaluation.protocols.localisation import Localisation
 from unposed.evaluation.protocols.multiview_poses import MultiviewPoses
@@ -80,11 +81,19 @@ def _table() -> Iterator[Benchmark]:
 
 def _localisation() -> Iterator[Benchmark]:
     columns = ("registered", "queries", "median_cm", "median_deg", "within (0.1 m, 1 deg)", "within (0.25 m, 2 deg)")
-    for name, title, reader, top_k in (
-        ("7scenes", "7Scenes: visual localisation", "7scenes", 1),
-        ("cambridge", "Cambridge Landmarks: visual localisation", "cambridge", 20),
+    for name, title, top_k in (
+        ("7scenes", "7Scenes", 1),
+        ("cambridge", "Cambridge Landmarks", 20),
+        ("cambridge-dust3r", "Cambridge Landmarks as DUSt3R's tool takes it", 20),
     ):
-        yield Benchmark(name, title, reader, partial(Localisation, top_k=top_k), columns)
+        yield Benchmark(name, f"{title}: visual localisation", name, partial(Localisation, top_k=top_k), columns)
+    yield Benchmark(
+        "aachen",
+        "Aachen Day-Night v1.1: poses for visuallocalization.net",
+        "aachen",
+        partial(Localisation, top_k=20, limits="aachen"),
+        ("registered", "queries"),
+    )
 
 
 def _multiview_poses() -> Iterator[Benchmark]:
@@ -102,6 +111,15 @@ def _multiview_poses() -> Iterator[Benchmark]:
                 partial(MultiviewPoses, frames=frames),
                 ("registered", "RRA@15", "RTA@15", "mAA@30"),
             )
+
+    strict = partial(MultiviewPoses, share_deg=5, direction="unfolded")
+    for reader, title, protocol in (
+        ("eth3d", "ETH3D", partial(strict, frames=None)),
+        ("tanks", "Tanks and Temples, 25 photos", partial(strict, frames=25)),
+    ):
+        yield Benchmark(
+            f"{reader}-pose", f"{title}: poses", reader, protocol, ("registered", "RRA@5", "RTA@5", "mAA@30")
+        )
 
 
 def _pair_poses() -> Iterator[Benchmark]:
@@ -207,6 +225,14 @@ def _clouds() -> Iterator[Benchmark]:
         ),
     ):
         yield Benchmark(name, f"{title}: point clouds", reader, protocol, columns)
+    yield Benchmark(
+        "dtu",
+        "DTU: official evaluation, mm",
+        "dtu",
+        DtuScans,
+        ("photos", "registered", "accuracy", "completeness", "overall"),
+        scenes=tuple(f"scan{k}" for k in dtu.TEST_SCANS),
+    )
 
 
 BENCHMARKS: dict[str, Benchmark] = {benchmark.name: benchmark for benchmark in _table()}

@@ -1,4 +1,4 @@
-"""Numbers that papers report, by benchmark: DUSt3R (Wang et al., CVPR 2024), sections 4.1 to 4.4."""
+"""Numbers that papers report, by benchmark: DUSt3R (Wang et al., CVPR 2024), sections 4.1 to 4.5."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -76,6 +76,8 @@ PUBLISHED: dict[str, list[Published]] = {
     "scannet-video-key-depth": _mean(_KEY_DEPTH, ("DUSt3R 224", (5.86, 50.84)), ("DUSt3R 512", (4.93, 60.20))),
     "eth3d-key-depth": _mean(_KEY_DEPTH, ("DUSt3R 224", (4.71, 61.74)), ("DUSt3R 512", (2.91, 76.91))),
     "dtu-key-depth": _mean(_KEY_DEPTH, ("DUSt3R 224", (2.76, 77.32)), ("DUSt3R 512", (3.52, 69.33))),
+    "dtu": _mean("accuracy completeness overall", ("DUSt3R 512", (2.677, 0.805, 1.741))),
 }
+PUBLISHED["cambridge-dust3r"] = PUBLISHED["cambridge"]
 for _same, _as in (("co3d-dust3r", "co3d"), ("re10k-chunks", "re10k")):
     PUBLISHED |= {f"{_same}-pose-{_n}": PUBLISHED[f"{_as}-pose-{_n}"] for _n in (10, 5, 3)}

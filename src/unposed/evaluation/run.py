@@ -6,6 +6,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from unposed.errors import UserError
 from unposed.evaluation import photo_sets
 from unposed.evaluation.benchmarks import BENCHMARKS, PHOTOS, Benchmark
@@ -16,6 +18,7 @@ from unposed.evaluation.protocols.photos import PhotoSets
 from unposed.evaluation.published import MEAN
 from unposed.evaluation.results import Results, Row, encoded, markdown_table
 from unposed.io.atomic import atomic_write
+from unposed.io.query_poses import write_submission
 from unposed.models.base import PairModel
 from unposed.tasks.depth import SINGLE_PHOTO_MODEL
 from unposed.tasks.inputs import as_model, model_identity
@@ -54,7 +57,8 @@ def evaluate(
         root: folder of the data set, as its reader describes it.
         model: a registered name, a path to a released file, a loaded model, or ``auto``.
         out: folder for ``<benchmark>.<method>.jsonl`` (a row a sequence, as they become ready; the same call again
-            computes only what is missing), ``<benchmark>.json`` and ``<benchmark>.md``.
+            computes only what is missing), ``<benchmark>.json`` and ``<benchmark>.md``; where the true poses are
+            hidden, ``<benchmark>.<method>.txt`` for the server that knows them.
         baseline: measure the benchmark's plain baseline too, on the same data.
         scenes: only these, by the data set's own names.
         limit: only the first so many sequences or pairs.
@@ -151,6 +155,11 @@ def _write(benchmark: Benchmark, outcomes: Sequence[Outcome], out: Path) -> None
         "methods": {o.method: {"summary": dict(o.summary), "rows": o.rows} for o in outcomes},
         "published": [{"method": p.method, "row": p.row, **p.values} for p in benchmark.published],
     }
+    for outcome in outcomes:
+        poses = {name: pose for row in outcome.rows for name, pose in row.get("poses", {}).items()}
+        if poses:
+            found = {name: None if pose is None else torch.tensor(pose) for name, pose in poses.items()}
+            write_submission(out / f"{benchmark.name}.{outcome.method}.txt", found)
     with atomic_write(out / f"{benchmark.name}.md") as path:
         path.write_text(text, encoding="utf-8")
     with atomic_write(out / f"{benchmark.name}.json") as path:

@@ -7,8 +7,8 @@ import torch
 
 from tests.evaluation.protocols.made import room
 from tests.tasks.perfect import PerfectModel
-from unposed.evaluation.datasets.base import Relocalisation
-from unposed.evaluation.protocols.localisation import DepthReference, Localisation
+from unposed.evaluation.datasets.base import Landmarks, Relocalisation
+from unposed.evaluation.protocols.localisation import DataReference, Localisation
 from unposed.geometry.cameras import project
 from unposed.geometry.transforms import transform_points
 
@@ -53,10 +53,32 @@ def test_failures_are_infinite_and_means_are_over_scenes(made) -> None:
 def test_references_lift_pixels_by_the_true_depth(made, tmp_path: Path) -> None:
     _, scene = made
     frame = scene.references[0]
-    reference = DepthReference("a", frame.camera, frame.photo, frame=frame)
+    reference = DataReference("a", frame.camera, frame.photo, frame=frame)
     pixels = torch.tensor([[10.0, 20.0], [60.0, 40.0], [-3.0, 0.0]])
     points = reference.lift(pixels)
     assert points[2].isnan().all()
     local = transform_points(frame.camera.camera_from_world.double(), points[:2])
     torch.testing.assert_close(project(local, frame.camera.intrinsics.double()), pixels[:2].double(), atol=1e-3, rtol=0)
     torch.testing.assert_close(local[:, 2].float(), frame.depth()[[20, 40], [10, 60]])
+
+
+def test_references_lift_pixels_by_the_points_seen_in_them(made) -> None:
+    frame = made[1].references[0]
+    seen = Landmarks(torch.tensor([[5.0, 5.0], [90.0, 40.0]]), torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]))
+    reference = DataReference("a", frame.camera, frame.photo, frame=replace(frame, depth=None, landmarks=lambda: seen))
+    points = reference.lift(torch.tensor([[90.05, 40.0], [50.0, 50.0]]))
+    assert points[0].tolist() == [4, 5, 6]
+    assert points[1].isnan().all()
+
+
+def test_poses_are_kept_where_the_true_ones_are_hidden(made) -> None:
+    model, scene = made
+    query = scene.queries[0]
+    hidden = replace(query, camera=None, intrinsics=query.camera.intrinsics)
+    scene = replace(scene, queries=(hidden,))
+    row = Localisation(model, top_k=3).score(scene)
+    assert (row["registered"], row["queries"]) == (1, 1)
+    found = torch.tensor(row["poses"][query.photo.name])
+    torch.testing.assert_close(found[:3, 3], query.camera.centre, atol=0.1, rtol=0)
+    assert Localisation(model).failed(scene)["poses"] == {query.photo.name: None}
+    assert Localisation(model).summary([{"name": "room", **row}])["registered"] == 1

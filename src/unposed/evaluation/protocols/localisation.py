@@ -1,7 +1,7 @@
 """Visual localisation: 7Scenes, Cambridge Landmarks (DUSt3R 4.1), and any other queries against posed photos."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from unposed.errors import UserError
 from unposed.evaluation.datasets.base import Frame, Relocalisation
 from unposed.evaluation.localisation import LIMITS, localisation_errors, median_errors, recall_within
-from unposed.evaluation.protocols.base import counts
+from unposed.evaluation.protocols.base import counts, evenly
 from unposed.evaluation.results import Row
 from unposed.geometry.cameras import backproject
 from unposed.geometry.transforms import transform_points
@@ -21,16 +21,22 @@ from unposed.tasks.posed_map import PosedMap, Reference
 
 
 @dataclass(frozen=True, eq=False)
-class DepthReference(Reference):
-    """A photo of the map whose 3D is the data set's depth map, read when it is needed."""
+class DataReference(Reference):
+    """A photo of the map whose 3D is what the data set has: depth, or points seen in it; read when it is needed."""
 
     frame: Frame | None = None
 
     def lift(self, pixels: Float[Tensor, "n 2"]) -> Float[Tensor, "n 3"]:
-        """World points at pixels of the photo; NaN where depth is unknown."""
-        if self.frame is None or self.frame.depth is None:
-            return super().lift(pixels)
-        depth, camera = self.frame.depth(), self.camera
+        """World points at pixels of the photo; NaN where none is known."""
+        if self.frame is not None and self.frame.depth is not None:
+            return self._by_depth(self.frame.depth(), pixels)
+        if self.frame is not None and self.frame.landmarks is not None:
+            places, points = self.frame.landmarks()
+            return replace(self, sparse=(places, points), frame=None).lift(pixels)
+        return super().lift(pixels)
+
+    def _by_depth(self, depth: Float[Tensor, "height width"], pixels: Float[Tensor, "n 2"]) -> Float[Tensor, "n 3"]:
+        camera = self.camera
         height, width = depth.shape
         scale = torch.tensor([width / camera.width, height / camera.height], dtype=torch.float64)
         x, y = ((pixels.double() + 0.5) * scale - 0.5).round().long().unbind(-1)
@@ -57,29 +63,41 @@ class Localisation:
     """Queries of a scene at most, evenly spread."""
 
     def score(self, scene: Relocalisation) -> Row:
-        """Medians over the queries (cm, degrees; lengths of the data in metres) and percentages within limits."""
+        """Medians over the queries (cm, degrees; lengths of the data in metres) and percentages within limits.
+
+        Where the data set hides the poses of its queries, the poses found, as its server takes them.
+        """
         references = {f.photo.name: r for f in scene.references if (r := _reference(f)) is not None}
         if not references:
             raise UserError(f"{scene.name} has no photo with a camera to localise against")
         everything = self._localizer(scene, list(references.values()))
-        queries = [frame for frame in scene.queries if frame.camera is not None]
-        step = 1 if self.most is None else max(1, -(-len(queries) // self.most))
-        errors = []
-        for query in queries[::step]:
+        queries = [scene.queries[k] for k in evenly(len(scene.queries), self.most)]
+        poses: dict[str, Tensor | None] = {}
+        for query in queries:
             localizer = everything
             if scene.retrieved is not None:
                 names = scene.retrieved.get(query.photo.name, ())
                 localizer = self._localizer(scene, [references[n] for n in names if n in references][: self.top_k])
-            errors.append(_errors(localizer, query))
-        return self._measured(np.array(errors).reshape(-1, 2))
+            poses[query.photo.name] = _locate(localizer, query)
+        known = [query for query in queries if query.camera is not None]
+        if not known:
+            return {"registered": sum(p is not None for p in poses.values()), "queries": len(poses), "poses": {
+                name: None if pose is None else pose.tolist() for name, pose in poses.items()}}  # fmt: skip
+        return self._measured(np.array([_errors(poses[query.photo.name], query) for query in known]).reshape(-1, 2))
 
     def failed(self, scene: Relocalisation) -> Row:
         """No query placed."""
+        if all(query.camera is None for query in scene.queries):
+            return {
+                "registered": 0,
+                "queries": len(scene.queries),
+                "poses": {q.photo.name: None for q in scene.queries},
+            }
         return self._measured(np.full((max(len(scene.queries), 1), 2), np.inf))
 
     def summary(self, rows: Sequence[Row]) -> Mapping[str, float]:
         """Means over the scenes of their medians and percentages."""
-        names = [name for name in rows[0] if name.startswith(("median_", "within "))]
+        names = [name for name in (rows[0] if rows else {}) if name.startswith(("median_", "within "))]
         totals = {name: sum(row[name] for row in rows) for name in ("registered", "queries")}
         return {**counts(rows), **totals, **{name: float(np.mean([row[name] for row in rows])) for name in names}}
 
@@ -104,15 +122,19 @@ class Localisation:
 def _reference(frame: Frame) -> Reference | None:
     if frame.camera is None:
         return None
-    return DepthReference(frame.photo.name, frame.camera, frame.photo, frame=frame)
+    return DataReference(frame.photo.name, frame.camera, frame.photo, frame=frame)
 
 
-def _errors(localizer: Localizer, query: Frame) -> tuple[float, float]:
+def _locate(localizer: Localizer, query: Frame) -> Tensor | None:
+    """``world_from_camera`` with the true focal length; None where the query is not placed."""
+    intrinsics = query.intrinsics if query.camera is None else query.camera.intrinsics
+    localizer.focal = None if intrinsics is None else float(intrinsics[0, 0])
+    return localizer.locate(query.photo).world_from_camera if localizer.map.references else None
+
+
+def _errors(pose: Tensor | None, query: Frame) -> tuple[float, float]:
     """Distance and angle; infinite where the query is not placed."""
-    assert query.camera is not None
-    localizer.focal = float(query.camera.intrinsics[0, 0])
-    pose = localizer.locate(query.photo).world_from_camera if localizer.map.references else None
-    if pose is None:
+    if pose is None or query.camera is None:
         return float("inf"), float("inf")
     distance, angle = localisation_errors(pose[None], query.camera.world_from_camera[None])
     return float(distance[0]), float(angle[0])
