@@ -51,6 +51,8 @@ def match(
             raise UserError("a .npz file and a picture are for two photos: name two, or give --out matches.h5 or .db.")
         if out.suffix != ".npz":
             raise UserError("a picture goes with the matches of two photos: give --out matches.npz.")
+        if picture is not None:
+            task.check_picture_name(picture)
         pair = task.match(photos[0], photos[1], model=model, verify=verify, device=device, report=report)
         pair.save(out)
         if picture is not None:

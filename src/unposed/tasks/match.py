@@ -90,8 +90,7 @@ class PhotoMatches:
 
     def save_picture(self, path: str | Path) -> None:
         """Write ``picture`` as .png or .jpg. Raises ``UserError`` for another suffix or an unwritable place."""
-        if Path(path).suffix.lower() not in (".png", ".jpg", ".jpeg"):
-            raise UserError(f"the picture of the matches is a .png or .jpg, not {Path(path).name}: change the suffix.")
+        check_picture_name(path)
         write_png(path, self.picture())
 
 
@@ -151,6 +150,12 @@ class CollectionMatches:
             )
             return [path]
         raise UserError(f"matches of a collection are saved as .h5 (hloc) or .db (COLMAP), not {path.name}.")
+
+
+def check_picture_name(path: str | Path) -> None:
+    """Raise ``UserError`` unless a picture can be written under that name."""
+    if Path(path).suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise UserError(f"the picture of the matches is a .png or .jpg, not {Path(path).name}: change the suffix.")
 
 
 def match(
