@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import torch
 
+from unposed.errors import UserError
 from unposed.io.atomic import atomic_write
 from unposed.io.photos import Photo
 from unposed.io.query_poses import write_query_poses, write_submission
@@ -60,6 +62,10 @@ def localize(
         UserError: a query, map or model that cannot be used.
     """
     report = report or Silent()
+    if top_k < 1:
+        raise UserError(f"A query needs at least one reference, not {top_k}; give a larger --top-k.")
+    if focal is not None and not (math.isfinite(focal) and focal > 0):
+        raise UserError(f"A focal length of {focal:g} pixels is impossible; give a positive --focal.")
     if is_one_photo(query):
         photos = [as_photo(query, "query.png")]  # type: ignore[arg-type]
     else:

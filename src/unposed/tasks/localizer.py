@@ -14,7 +14,6 @@ from torch import Tensor
 from unposed.align.matching import pair_matches
 from unposed.align.query_points import QueryPoints, query_points
 from unposed.align.subpixel import refine_on_pointmap
-from unposed.errors import UserError
 from unposed.geometry.cameras import intrinsics_matrix, map_pixels
 from unposed.geometry.pnp import PnPResult, solve_pnp, solve_pnp_unknown_focal
 from unposed.geometry.resection import Resection, refine_resection, significance
@@ -107,15 +106,7 @@ class Localizer:
     """A map that is ready for queries; views and features of the references it used last are kept in memory."""
 
     def __init__(self, posed_map: PosedMap, model: PairModel, *, top_k: int, focal: float | None = None) -> None:
-        """``focal``: of the queries, in pixels of their original photos.
-
-        Raises:
-            UserError: a focal length or a number of references that is not positive.
-        """
-        if top_k < 1:
-            raise UserError(f"A query needs at least one reference, not {top_k}; give a larger --top-k.")
-        if focal is not None and not (math.isfinite(focal) and focal > 0):
-            raise UserError(f"A focal length of {focal:g} pixels is impossible; give a positive --focal.")
+        """``focal``: of the queries, in pixels of their original photos."""
         self.map, self.model, self.top_k, self.focal = posed_map, model, top_k, focal
         self._encoded: OrderedDict[int, tuple[View, Any]] = OrderedDict()
         self._descriptions: list[Any] | None = None
