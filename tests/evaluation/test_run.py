@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -123,6 +124,8 @@ def test_a_set_that_fails_is_counted_as_the_worst(sets: tuple[Path, RenderedView
         (PHOTOS, ".", {"limit": 0}, "--limit of at least 1"),
         ("sintel-path", ".", {"baseline": True}, "has no baseline"),
         ("scannet1500", ".", {}, "test.npz"),
+        ("tum-path", ".", {"reader": "7scenes"}, "cannot be read by 7scenes; readers that fit are"),
+        ("kitti-depth", ".", {"reader": "kitti-gathered"}, "groundtruth_depth_gathered"),
     ],
 )
 def test_what_cannot_be_run_is_said(tmp_path: Path, name: str, folder: str, options: dict, words: str) -> None:
@@ -173,3 +176,39 @@ def test_disparity_becomes_depth(tmp_path: Path, sets: tuple[Path, RenderedViews
     path.write_text(json.dumps({"images": truth["images"], "disparity_scale": 1 / 256}))
     with pytest.raises(UserError, match="baseline_m"):
         read(root / "first")[0].frames[0].depth()
+
+
+def write_scannet_video(root: Path, truth: RenderedViews) -> None:
+    """A scene as ScanNet's reader takes it; every third frame is one of the rendered ones."""
+    scene = root / "scene0707_00"
+    write_photos(scene / "rendered", truth)
+    for folder in ("color", "depth", "pose", "intrinsic"):
+        (scene / folder).mkdir()
+    for k in range(truth.images.shape[1]):
+        for number in range(3 * k, 3 * k + 3):
+            with Image.open(scene / "rendered" / f"{k}.png") as photo:
+                photo.save(scene / "color" / f"{number}.jpg", quality=95)
+            words = (truth.depth[0, k].double().numpy() * 1000).round().astype("uint16")
+            Image.fromarray(words).save(scene / "depth" / f"{number}.png")
+            np.savetxt(scene / "pose" / f"{number}.txt", truth.world_from_camera[0, k].double().numpy())
+    matrix = np.eye(4)
+    matrix[:3, :3] = truth.intrinsics[0, 0].numpy()
+    np.savetxt(scene / "intrinsic" / "intrinsic_color.txt", matrix)
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "most"),
+    [
+        ("scannet-video-path", "absolute", 0.05),
+        ("scannet-video-key-depth", "rel", 1.0),
+    ],
+)
+def test_from_the_layout_of_a_data_set_to_its_numbers(tmp_path: Path, name: str, column: str, most: float) -> None:
+    truth = rendered(4)
+    write_scannet_video(tmp_path, truth)
+    model = PerfectModel(truth)
+    model._cameras = {f"scene0707_00/{3 * k}.jpg": camera for k, camera in enumerate(model._cameras.values())}
+    (outcome,) = evaluate(name, tmp_path, model=model, out=tmp_path / "out")
+    assert outcome.summary["failed"] == 0
+    assert outcome.summary[column] < most
+    assert (tmp_path / "out" / f"{name}.md").is_file()

@@ -16,6 +16,7 @@ def evaluate(
     model: str = "auto",
     out: Path = Path("eval"),
     baseline: bool = False,
+    reader: str | None = None,
     scenes: tuple[str, ...] = (),
     limit: int | None = None,
     device: str = "auto",
@@ -37,6 +38,7 @@ def evaluate(
         model: Name (see `unposed models`), path to a released file, or auto.
         out: Folder for the results.
         baseline: Measure the benchmark's plain baseline (SIFT and an essential matrix; constant depth) too.
+        reader: Layout of the data where it is not the benchmark's own, say kitti-gathered (a wrong name lists them).
         scenes: Only these scenes, by the data set's names.
         limit: Only the first so many sequences or pairs.
         device: auto, cpu, cuda, cuda:1 or mps.
@@ -52,6 +54,7 @@ def evaluate(
         model=model,
         out=out,
         baseline=baseline,
+        reader=reader,
         scenes=scenes or None,
         limit=limit,
         device=device,

@@ -45,6 +45,7 @@ def evaluate(
     model: str | Path | PairModel = "auto",
     out: str | Path | None = None,
     baseline: bool = False,
+    reader: str | None = None,
     scenes: Sequence[str] | None = None,
     limit: int | None = None,
     device: str = "auto",
@@ -60,6 +61,7 @@ def evaluate(
             computes only what is missing), ``<benchmark>.json`` and ``<benchmark>.md``; where the true poses are
             hidden, ``<benchmark>.<method>.txt`` for the server that knows them.
         baseline: measure the benchmark's plain baseline too, on the same data.
+        reader: for data that lie in another layout than the benchmark's own, the name of its reader (``READERS``).
         scenes: only these, by the data set's own names.
         limit: only the first so many sequences or pairs.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
@@ -82,6 +84,8 @@ def evaluate(
     if limit is not None and limit < 1:
         raise UserError(f"{limit} sequences are none; give a --limit of at least 1.")
     report = report or Silent()
+    if reader is not None:
+        benchmark = _with_reader(benchmark, reader)
     items = _read(benchmark, root, scenes)[:limit]
     loaded = as_model(model, device, report)
     protocol, label = benchmark.protocol(loaded), loaded.name
@@ -92,7 +96,7 @@ def evaluate(
         methods[BASELINE] = benchmark.baseline()
     outcomes = []
     for method, protocol in methods.items():
-        settings = {"benchmark": name, "root": str(root.resolve()), **_settings(protocol)}
+        settings = {"benchmark": name, "root": str(root.resolve()), "reader": benchmark.reader, **_settings(protocol)}
         if method != BASELINE:
             settings["model"] = model_identity(model, loaded)
         path = None if out is None else Path(out) / f"{name}.{method}.jsonl"
@@ -101,6 +105,14 @@ def evaluate(
     if out is not None:
         _write(benchmark, outcomes, Path(out))
     return outcomes
+
+
+def _with_reader(benchmark: Benchmark, reader: str) -> Benchmark:
+    kind = READERS[benchmark.reader].kind if benchmark.reader in READERS else "sequences"
+    fitting = [name for name, other in READERS.items() if other.kind == kind]
+    if reader not in fitting:
+        raise UserError(f"{benchmark.name} cannot be read by {reader}; readers that fit are {', '.join(fitting)}.")
+    return replace(benchmark, reader=reader, scenes=None)
 
 
 def _read(benchmark: Benchmark, root: Path, scenes: Sequence[str] | None) -> Sequence[Any]:
