@@ -9,12 +9,15 @@ import torch
 
 from tests.tasks.perfect import HEIGHT, WIDTH, PerfectModel, rendered, write_photos
 from unposed.errors import UserError
+from unposed.geometry.cameras import intrinsics_matrix, project
 from unposed.geometry.essential import solve_essential
 from unposed.geometry.pose_errors import direction_error, rotation_error
-from unposed.geometry.transforms import invert_rigid
+from unposed.geometry.rotations import matrix_from_axis_angle
+from unposed.geometry.transforms import invert_rigid, rigid, transform_points
 from unposed.synth import RenderedViews, covisibility, optical_flow, render_scenes
 from unposed.tasks.pose import described, relative_pose, summary
-from unposed.views import Pair, PairPrediction, RelativePose, View
+from unposed.tasks.pose_verdict import Evidence, judge
+from unposed.views import Matches, Pair, PairPrediction, RelativePose, View
 
 METHODS = ("essential", "procrustes", "pnp")
 FOCALS_DIFFER = 31
@@ -180,6 +183,40 @@ def test_a_camera_that_only_turned_says_so() -> None:
     assert not pose.reliable
     assert "only turned" in pose.reason
     assert float(rotation_error(pose.b_from_a[:3, :3], torch.from_numpy(turned))) < 1
+
+
+def test_guessed_focals_that_leave_the_pose_open_are_named(truth) -> None:
+    """A wide pair whose rotation hangs on the focal length is believed only when that is known."""
+    generator = torch.Generator().manual_seed(0)
+    k = intrinsics_matrix(600.0, torch.tensor([319.5, 239.5], dtype=torch.float64))
+    turn = matrix_from_axis_angle(torch.tensor([0.1, 1.2, 0.05], dtype=torch.float64))
+    points = torch.rand(300, 3, generator=generator, dtype=torch.float64) - 0.5 + torch.tensor([0.0, 0.0, 3.0])
+    b_from_a = rigid(turn, torch.tensor([0.0, 0.0, 3.0]) - turn @ torch.tensor([0.0, 0.0, 3.0], dtype=torch.float64))
+    pixels = [project(p, k).float() for p in (points, transform_points(b_from_a, points))]
+    matches = Matches(pixels[0], pixels[1], torch.ones(300))
+    essential = solve_essential(*pixels, k, k, (480, 640))
+    guessed = Evidence(matches, (480, 640), (480, 640), k, k, focal_spread=0.15, max_error=1.0)
+    verdict = judge(guessed, b_from_a, essential)
+    assert "give the focal lengths" in verdict.reason
+    assert not judge(replace(guessed, focal_spread=0.0), b_from_a, essential).reason
+    wrong = rigid(turn, torch.tensor([0.3, -1.0, 0.2], dtype=torch.float64))
+    assert "contradicts" in judge(guessed, wrong, essential).reason
+    assert "unsure of the points" in judge(guessed, None, essential).reason
+
+
+def test_different_zooms_taken_for_one_are_noticed() -> None:
+    """Exact matches of two photos of one focal length, solved as if they had two."""
+    generator = torch.Generator().manual_seed(0)
+    k = intrinsics_matrix(600.0, torch.tensor([319.5, 239.5], dtype=torch.float64))
+    points = torch.rand(300, 3, generator=generator, dtype=torch.float64) * 2 + torch.tensor([-1.0, -1.0, 3.0])
+    turn = matrix_from_axis_angle(torch.tensor([0.05, -0.1, 0.03], dtype=torch.float64))
+    b_from_a = rigid(turn, torch.tensor([0.4, 0.05, 0.3], dtype=torch.float64))
+    pixels = [project(p, k).float() for p in (points, transform_points(b_from_a, points))]
+    wrong = intrinsics_matrix(780.0, k[:2, 2])
+    evidence = Evidence(Matches(*pixels, torch.ones(300)), (480, 640), (480, 640), k, wrong, 0.15, 1.0)
+    essential = solve_essential(*pixels, k, wrong, (480, 640))
+    verdict = judge(evidence, essential.j_from_i, essential)
+    assert "do not fit" in verdict.reason
 
 
 def test_a_photo_with_itself_is_not_believed() -> None:

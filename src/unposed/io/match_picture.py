@@ -10,7 +10,7 @@ from torch import Tensor
 
 HEIGHT = 420
 """Pixels of the picture."""
-LINES = 150
+LINES = 100
 """At most so many matches are drawn, spread over photo a."""
 _CELLS = 16
 _GAP = 8

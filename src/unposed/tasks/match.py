@@ -84,7 +84,7 @@ class PhotoMatches:
             )
 
     def picture(self) -> Tensor:
-        """Both photos side by side with lines between up to 150 matches: height x width x 3, uint8 RGB."""
+        """Both photos side by side with lines between up to 100 matches: height x width x 3, uint8 RGB."""
         a, b = (torch.from_numpy(np.array(photo.load())) for photo in (self.photo_a, self.photo_b))
         return draw_matches(a, b, self.points_a, self.points_b, self.confidence)
 

@@ -73,7 +73,24 @@ def judge(evidence: Evidence, b_from_a: Float[Tensor, "4 4"] | None, essential: 
     count = int(inliers.sum())
     a, b = evidence.matches.points_a[inliers], evidence.matches.points_b[inliers]
     told = pose_uncertainty(a, b, evidence.intrinsics_a, evidence.intrinsics_b, b_from_a, evidence.focal_spread)
-    return Verdict(_objection(evidence, essential, count, told), count, *told)
+    reason = _objection(evidence, essential, count)
+    if not reason and _too_open(told):
+        calibrated = pose_uncertainty(a, b, evidence.intrinsics_a, evidence.intrinsics_b, b_from_a)
+        cause = (
+            "they are too few, too close together, or seen from too small a distance between the cameras"
+            if _too_open(calibrated)
+            else "give the focal lengths, which are guesses so far"
+        )
+        turn, direction = told
+        reason = (
+            f"the matches leave the pose open by about {turn:.0f} degrees in rotation, {direction:.0f} in translation: "
+            + cause
+        )
+    return Verdict(reason, count, *told)
+
+
+def _too_open(uncertainty: tuple[float, float]) -> bool:
+    return uncertainty[0] > LARGEST_ROTATION_UNCERTAINTY or uncertainty[1] > LARGEST_TRANSLATION_UNCERTAINTY
 
 
 def obeying(evidence: Evidence, b_from_a: Float[Tensor, "4 4"]) -> Bool[Tensor, "n"]:
@@ -90,7 +107,7 @@ def obeying(evidence: Evidence, b_from_a: Float[Tensor, "4 4"]) -> Bool[Tensor, 
     return torch.from_numpy((error < evidence.max_error) & (points[:, 2] > 0) & (depth_b > 0))
 
 
-def _objection(evidence: Evidence, essential: TwoView, inliers: int, told: tuple[float, float]) -> str:
+def _objection(evidence: Evidence, essential: TwoView, inliers: int) -> str:
     """The first thing that speaks against a pose; empty when nothing does."""
     agreeing = int(essential.inliers.sum())
     if essential.rotation_only:
@@ -107,11 +124,6 @@ def _objection(evidence: Evidence, essential: TwoView, inliers: int, told: tuple
         return "the matches lie near one plane, or the camera hardly moved: give the focal lengths to settle the pose"
     if _misfit(evidence, essential) > LARGEST_MISFIT:
         return "the focal lengths do not fit the matches (different zoom?): give the focal lengths"
-    if told[0] > LARGEST_ROTATION_UNCERTAINTY or told[1] > LARGEST_TRANSLATION_UNCERTAINTY:
-        return (
-            f"the matches leave the pose open (about {told[0]:.0f} degrees in rotation, {told[1]:.0f} in translation): "
-            "they are too few, too close together, or seen from too small a distance between the cameras"
-        )
     return ""
 
 
