@@ -21,3 +21,20 @@ def test_nothing_but_cameras():
     scene = box_scene()
     picture = render_preview(scene.points(1e9), list(scene.cameras.values()), width=64, height=40)
     assert (picture < 250).any()
+
+
+def test_highlighted_cameras_are_red():
+    scene = box_scene(size=(96, 128), original_size=(528, 384))
+    *others, last = scene.cameras.values()
+
+    def red_and_blue(picture):
+        return [
+            int(((picture.float() - torch.tensor(colour)).abs().sum(-1) < 60).sum())
+            for colour in ([220.0, 30, 30], [40.0, 90, 200])
+        ]
+
+    points = scene.points(0.0)
+    before = red_and_blue(render_preview(points, [*others, last], width=320, height=200))
+    after = red_and_blue(render_preview(points, others, width=320, height=200, highlighted=[last]))
+    assert after[0] > before[0] + 15
+    assert 0.5 * before[1] < after[1] < before[1]

@@ -19,6 +19,7 @@ from unposed.views import Camera, PointCloud
 
 _BACKGROUND = 255
 _FRAME = torch.tensor([40, 90, 200], dtype=torch.uint8)
+_HIGHLIGHT = torch.tensor([220, 30, 30], dtype=torch.uint8)
 _OVERSAMPLING = 2
 _LINE_LEVEL = 1  # lines are 2**1 oversampled pixels wide
 _SAME_SURFACE = 1.03  # ratio of depths up to which a point is on the surface that covers its neighbourhood
@@ -27,15 +28,24 @@ _RAISED = 25.0  # degrees that the viewpoint looks down
 
 
 def render_preview(
-    cloud: PointCloud, cameras: Sequence[Camera], width: int = 960, height: int = 600
+    cloud: PointCloud,
+    cameras: Sequence[Camera],
+    width: int = 960,
+    height: int = 600,
+    *,
+    highlighted: Sequence[Camera] = (),
 ) -> UInt8[Tensor, "height width 3"]:
-    """RGB picture of the points and the cameras (at least one), seen with a depth test from behind and above."""
-    camera = overview_camera(cloud.positions, cameras, width * _OVERSAMPLING, height * _OVERSAMPLING)
+    """RGB picture of the points and the cameras (at least one), seen with a depth test from behind and above.
+
+    ``highlighted`` cameras, say of localised photos, are red among the others.
+    """
+    everyone = [*cameras, *highlighted]
+    camera = overview_camera(cloud.positions, everyone, width * _OVERSAMPLING, height * _OVERSAMPLING)
     picture, nearest = _splat(*_seen(camera, cloud.positions, cloud.colours), camera.width, camera.height)
-    lines = _frusta(cameras, cloud.positions)
-    frames, frame_depth = _draw(
-        *_seen(camera, lines, _FRAME.expand(len(lines), 3)), camera.width, camera.height, _LINE_LEVEL
-    )
+    lines = _frusta(everyone, cloud.positions)
+    colours = _FRAME.expand(len(lines), 3).clone()
+    colours[len(lines) * len(cameras) // len(everyone) :] = _HIGHLIGHT
+    frames, frame_depth = _draw(*_seen(camera, lines, colours), camera.width, camera.height, _LINE_LEVEL)
     frames, frame_depth = (
         _enlarge(frames, nearest.shape, _LINE_LEVEL),
         _enlarge(frame_depth, nearest.shape, _LINE_LEVEL),
