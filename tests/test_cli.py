@@ -11,7 +11,7 @@ import pytest
 from tests.tasks.perfect import rendered, write_photos
 from unposed import __version__, cli
 
-VERBS = ("reconstruct", "view", "models", "synth", "train", "demo")
+VERBS = ("reconstruct", "view", "models", "synth", "train", "demo", "depth", "intrinsics")
 
 
 def run(*arguments: str, **options) -> subprocess.CompletedProcess:
