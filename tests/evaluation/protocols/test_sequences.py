@@ -109,6 +109,8 @@ def test_single_and_video_depth(made) -> None:
         assert summary["AbsRel"] < 0.02
         assert summary["delta1"] > 0.97
         assert row["valid_pixels"] > 0
+    assert row["sure_share"] == 1
+    assert row["sure_delta1"] == row["delta1"]
     _, summary = run(VideoDepth(broken, DepthRule("scale")), sequence)
     assert summary["failed"] == 1
     assert (summary["AbsRel"], summary["delta1"]) == (1, 0)

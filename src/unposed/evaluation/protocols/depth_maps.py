@@ -18,23 +18,25 @@ from unposed.models.base import PairModel
 from unposed.tasks.depth import Depth, depth
 
 Map = Float[Tensor, "height width"]
+SURE = 1.5
+"""Confidence from which a scene shows its points by default."""
 _ERRORS = [name for name in METRICS if name != "valid_pixels"]
 _NOTHING = {"AbsRel": 1.0, "SqRel": float("inf"), "RMSE": float("inf"), "LogRMSE": float("inf")}
 """What a map of zeros would score, and infinite where that depends on the scene; no pixel is within any delta."""
 
 
-def comparable(found: Depth | None, truth: Map) -> tuple[Map, Map]:
-    """Prediction and truth as ``depth_metrics`` takes them, at the size of the truth.
+def comparable(found: Depth | None, truth: Map) -> tuple[Map, Map, Map]:
+    """Prediction and truth as ``depth_metrics`` takes them, and confidence, at the size of the truth.
 
     NaN where the model looked and gave no depth; truth 0 where the model did not look (the photo was cropped for it).
     """
     if found is None:
-        return torch.full_like(truth, torch.nan), truth
+        return torch.full_like(truth, torch.nan), truth, torch.zeros_like(truth)
     maps = torch.stack([found.depth, found.confidence])[None]
     if maps.shape[-2:] != truth.shape:
         maps = torch.nn.functional.interpolate(maps, truth.shape, mode="nearest-exact")
-    predicted, looked_at = maps[0, 0], maps[0, 1] > 0
-    return torch.where(predicted > 0, predicted, torch.nan), torch.where(looked_at, truth, 0.0)
+    predicted, confidence = maps[0]
+    return torch.where(predicted > 0, predicted, torch.nan), torch.where(confidence > 0, truth, 0.0), confidence
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,8 @@ class SingleDepth:
         for k in evenly(len(frames), self.most):
             found = self._depth(frames[k])
             silent += found is None
-            rows.append(depth_metrics(*comparable(found, _truth(frames[k])), self.rule))
+            predicted, truth, _ = comparable(found, _truth(frames[k]))
+            rows.append(depth_metrics(predicted, truth, self.rule))
         each = {f"{name}_of_frames": [row[name] for row in rows] for name in ("AbsRel", "delta1")}
         return {"frames": len(rows), "frames_without_depth": silent, **_by_pixels(rows), **each}
 
@@ -78,7 +81,10 @@ class SingleDepth:
 
 @dataclass(frozen=True)
 class VideoDepth:
-    """All frames of a sequence together, with one alignment for the sequence."""
+    """All frames of a sequence together, with one alignment for the sequence.
+
+    ``sure_*``: the same over the pixels of at least confidence ``SURE`` alone, aligned on them, and their share.
+    """
 
     model: PairModel
     rule: DepthRule
@@ -92,10 +98,18 @@ class VideoDepth:
         results = depth(photos_of(frames), model=self.model)
         found = {item.name: item for item in (results if isinstance(results, list) else [results])}
         known = [frame for frame in frames if frame.depth is not None]
-        pairs = [comparable(found.get(frame.photo.name), _truth(frame)) for frame in known]
-        predicted, truth = (torch.cat([pair[k].flatten() for pair in pairs]) for k in (0, 1))
-        joined = sum(item.scene == 1 for item in found.values())
-        return {"frames": len(frames), "joined": joined, **depth_metrics(predicted, truth, self.rule)}
+        maps = [comparable(found.get(frame.photo.name), _truth(frame)) for frame in known]
+        predicted, truth, confidence = (torch.cat([parts[k].flatten() for parts in maps]) for k in range(3))
+        metrics = depth_metrics(predicted, truth, self.rule)
+        sure = depth_metrics(predicted, torch.where(confidence >= SURE, truth, 0.0), self.rule)
+        return {
+            "frames": len(frames),
+            "joined": sum(item.scene == 1 for item in found.values()),
+            **metrics,
+            "sure_share": sure["valid_pixels"] / max(metrics["valid_pixels"], 1),
+            "sure_AbsRel": sure["AbsRel"],
+            "sure_delta1": sure["delta1"],
+        }
 
     def failed(self, sequence: FrameSequence) -> Row:
         """As a prediction of nothing."""

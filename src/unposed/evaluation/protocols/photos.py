@@ -23,7 +23,8 @@ from unposed.views import Camera
 
 COLUMNS = (
     "registered", "photos", "rotation_median_deg", "translation_median_deg", "auc@5", "auc@10", "auc@20", "auc@30",
-    "focal_error_median", "ate_over_extent", "joint_AbsRel", "joint_delta1", "single_AbsRel", "single_delta1",
+    "focal_error_median", "ate_over_extent", "joint_AbsRel", "joint_delta1",
+    "joint_sure_share", "joint_sure_delta1", "single_AbsRel", "single_delta1",
 )  # fmt: skip
 _RULE = DepthRule("median")
 _DEPTH = ("AbsRel", "delta1")
@@ -33,7 +34,8 @@ _DEPTH = ("AbsRel", "delta1")
 class PhotoSets:
     """Cameras over all pairs of photos; depth of all photos together and of each by itself, scaled by medians.
 
-    ``joint_*``: one scale for the set; ``single_*``: one a photo. ``auc`` are fractions; see ``score_cameras``.
+    ``joint_*``: one scale for the set, ``joint_sure_*`` over its confident pixels alone; ``single_*``: one a photo.
+    ``auc`` are fractions; see ``score_cameras``.
     """
 
     model: PairModel
@@ -119,13 +121,13 @@ def _pair(a: Frame, b: Frame) -> PosedPair:
 
 
 def _named(kind: str, row: Row) -> Row:
-    return {f"{kind}_{name}": row[name] for name in _DEPTH}
+    return {f"{kind}_{name}": row[name] for name in (*_DEPTH, "sure_share", "sure_delta1") if name in row}
 
 
 def _means(rows: Sequence[Row]) -> dict[str, float]:
     means = {}
     for name in COLUMNS:
-        values = [row[name] for row in rows if name in row]
+        values = [row[name] for row in rows if name in row and not np.isnan(row[name])]
         if values:
             means[name] = float(np.mean(values))
     return {**counts(rows), **means}
