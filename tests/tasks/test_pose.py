@@ -143,6 +143,19 @@ def test_a_model_that_is_sure_of_nothing_is_not_believed(photos, truth) -> None:
     assert pose.b_from_a.isfinite().all()
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_a_model_that_contradicts_itself_is_not_believed(photos, truth, method) -> None:
+    class TwoMinds(Disturbed):
+        def decode(self, views: Sequence[View], features: Sequence, pairs: Sequence[Pair]) -> Iterator:
+            turn = matrix_from_axis_angle(torch.tensor([0.0, 0.3, 0.0]))
+            for (i, j), exact in super().decode(views, features, pairs):
+                yield (i, j), replace(exact, points_j=exact.points_j @ turn.T) if i > j else exact
+
+    pose = relative_pose(photos / "0.png", photos / "1.png", model=TwoMinds(truth), method=method)
+    assert not pose.reliable
+    assert pose.reason
+
+
 def _photo(image: torch.Tensor) -> np.ndarray:
     return (image.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
 

@@ -14,6 +14,7 @@ from unposed.errors import UserError
 from unposed.geometry.cameras import pixel_grid
 from unposed.geometry.essential import TwoView, solve_essential
 from unposed.geometry.pnp import solve_pnp
+from unposed.geometry.pose_errors import direction_error, rotation_error
 from unposed.geometry.procrustes import solve_procrustes
 from unposed.geometry.transforms import invert_rigid, rigid
 from unposed.io.photos import Photo, make_views
@@ -34,6 +35,8 @@ PROCRUSTES_ERROR = 0.05
 SURE = 1.2
 """Confidence from which a pixel's point is used, where enough pixels have it."""
 _LEAST_SURE = 200
+LARGEST_CONTRADICTION = 10.0, 30.0
+"""Degrees of rotation and of direction that the poses of the predictions (a, b) and (b, a) may differ by."""
 EXIF_SPREAD, MODEL_SPREAD = 0.05, 0.15
 """Standard deviation of the logarithm of a focal length that EXIF or the model's pointmap tells."""
 
@@ -90,8 +93,8 @@ class _Pair:
     backward: PairPrediction
     intrinsics: tuple[Tensor, Tensor]
     """Known focal lengths where they are known."""
-    own_intrinsics_b: Tensor
-    """What the model's points of b go with."""
+    own_intrinsics: tuple[Tensor, Tensor]
+    """What the model's points go with."""
     focal_spread: float
     matches: Matches
     max_error: float
@@ -116,7 +119,17 @@ def _look(model: PairModel, a: View, b: View, focals: tuple[float | None, float 
     matches = matches_both_ways(forward, backward)
     limit = epipolar_error(a, b, forward.matches is not None)
     essential = solve_essential(matches.points_a, matches.points_b, intrinsics[0], intrinsics[1], b.size, limit)
-    return _Pair((a, b), forward, backward, (intrinsics[0], intrinsics[1]), own[1], spread, matches, limit, essential)
+    return _Pair(
+        views=(a, b),
+        forward=forward,
+        backward=backward,
+        intrinsics=(intrinsics[0], intrinsics[1]),
+        own_intrinsics=(own[0], own[1]),
+        focal_spread=spread,
+        matches=matches,
+        max_error=limit,
+        essential=essential,
+    )
 
 
 def _preferred(pair: _Pair) -> str:
@@ -159,12 +172,35 @@ def _by_procrustes(pair: _Pair) -> Tensor | None:
 
 def _by_pnp(pair: _Pair) -> Tensor | None:
     """The camera that sees the points of view b, which are in camera a, at their pixels."""
-    sure = _sure(pair.forward.confidence_j.flatten(), SURE)
+    return _second_from_first(pair.forward, pair.own_intrinsics[1])
+
+
+def _second_from_first(prediction: PairPrediction, intrinsics: Tensor) -> Tensor | None:
+    """Pose of the camera of a prediction's second view, whose K is given."""
+    sure = _sure(prediction.confidence_j.flatten(), SURE)
     sure = sure[:: max(1, len(sure) // PNP_PIXELS)]
-    pixels = pixel_grid(*pair.views[1].size).reshape(-1, 2)[sure]
-    points = pair.forward.points_j.reshape(-1, 3)[sure]
-    found = solve_pnp(pixels, points.double(), pair.own_intrinsics_b)
+    pixels = pixel_grid(*prediction.confidence_j.shape).reshape(-1, 2)[sure]
+    found = solve_pnp(pixels, prediction.points_j.reshape(-1, 3)[sure].double(), intrinsics)
     return None if found is None else invert_rigid(found.world_from_camera)
+
+
+def _contradiction(pair: _Pair) -> str:
+    """What the predictions for (a, b) and (b, a) contradict each other in; empty where they are one geometry anyway."""
+    if pair.forward.matches is not None:
+        return ""
+    b_from_a = _second_from_first(pair.forward, pair.own_intrinsics[1])
+    a_from_b = _second_from_first(pair.backward, pair.own_intrinsics[0])
+    if b_from_a is None or a_from_b is None:
+        return "the model's points of one photo fit no camera"
+    again = invert_rigid(a_from_b)
+    turn = float(rotation_error(b_from_a[:3, :3], again[:3, :3]))
+    direction = float(direction_error(b_from_a[:3, 3], again[:3, 3]))
+    if turn <= LARGEST_CONTRADICTION[0] and direction <= LARGEST_CONTRADICTION[1]:
+        return ""
+    return (
+        f"what the model says of (a, b) and of (b, a) differs by {turn:.0f} degrees in rotation and {direction:.0f} in "
+        "the direction of the translation: the photos hardly show the same things"
+    )
 
 
 _SOLVERS: dict[str, Callable[[_Pair], Tensor | None]] = {
@@ -186,6 +222,7 @@ def _answer(pair: _Pair, pose: Tensor | None, method: str, metric: bool) -> Rela
         pair.matches, pair.views[0].size, pair.views[1].size, *pair.intrinsics, pair.focal_spread, pair.max_error
     )
     verdict = judge(evidence, pose, pair.essential)
+    reason = verdict.reason or _contradiction(pair)
     pose = torch.eye(4, dtype=torch.float64) if pose is None else pose
     length = float(pose[:3, 3].norm())
     if not metric and length > 0:
@@ -194,8 +231,8 @@ def _answer(pair: _Pair, pose: Tensor | None, method: str, metric: bool) -> Rela
     return RelativePose(
         b_from_a=pose,
         scale="metric" if metric else "unit",
-        reliable=not verdict.reason,
-        reason=verdict.reason,
+        reliable=not reason,
+        reason=reason,
         method=method,
         inliers=verdict.inliers,
         matches=len(pair.matches.confidence),
