@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,16 @@ from unposed.evaluation.datasets import realestate
 
 SIZE, INTRINSICS = (64, 36), (40.0, 41.0, 31.5, 17.5)  # the principal point in the middle
 STAMPS = [100000, 133000, 166000]
+
+
+class Evil:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
 
 
 def row(k):
@@ -104,9 +115,10 @@ def test_what_is_missing_is_named(tmp_path):
     write_chunks(tmp_path)
     with pytest.raises(UserError, match="no clip three"):
         realestate.read_chunks(tmp_path, ["three"])
-    torch.save([object], tmp_path / "test" / "000001.torch")
+    torch.save([{"key": Evil(tmp_path / "executed")}], tmp_path / "test" / "000001.torch")
     with pytest.raises(UserError, match="more than tensors"):
         realestate.read_chunks(tmp_path, ["two"])[0]
+    assert not (tmp_path / "executed").exists()
     write_clip(tmp_path)
     for photo in (tmp_path / "frames" / "test" / "abc").iterdir():
         photo.unlink()

@@ -95,7 +95,8 @@ def test_gathered_frames(tmp_path):
 def test_each_time_is_used_once_and_the_closest_pair_wins():
     assert associate([1.0, 1.01], [1.009], 0.02) == [(1, 0)]
     assert associate([1.0, 1.01], [1.012, 1.004]) == [(0, 1), (1, 0)]
-    assert associate([1.0], [1.5]) == []
+    assert associate([1.0], [1.5], 0.5) == []
+    assert associate([1.0], [1.5], 0.51) == [(0, 0)]
 
 
 def test_what_is_missing_is_named(tmp_path):

@@ -206,17 +206,15 @@ def png16(path: Path) -> "np.ndarray[Any, np.dtype[np.uint16]]":
     return words
 
 
-def png_depth(
-    path: Path, per_unit: float, *, farthest: float = float("inf"), invalid: int = 0
-) -> Float[Tensor, "height width"]:
-    """Depth = 16-bit word / ``per_unit``; 0 where the word is 0 or ``invalid``, or the depth is above ``farthest``.
+def png_depth(path: Path, per_unit: float, *, farthest: float = float("inf")) -> Float[Tensor, "height width"]:
+    """Depth = 16-bit word / ``per_unit``; 0 where the word is 0 or the depth is above ``farthest``.
 
     Raises:
         UserError: no such file, or not 16 bits a pixel.
     """
     words = torch.from_numpy(png16(path).astype(np.float32))
     depth = words / per_unit
-    return torch.where((words == invalid) | (depth > farthest), 0.0, depth)
+    return torch.where(depth > farthest, 0.0, depth)
 
 
 def known_depth(values: "np.ndarray[Any, Any]") -> Float[Tensor, "height width"]:

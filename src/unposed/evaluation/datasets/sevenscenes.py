@@ -2,7 +2,8 @@
 
 ``<root>/<scene>/{TrainSplit,TestSplit}.txt`` and ``<scene>/seq-01/frame-000000.{color.png,pose.txt,depth.proj.png}``.
 The depth that comes with the data (``.depth.png``) is that of another camera (focal length 585) and is not used; depth
-is read where it was registered to the colour camera (``.depth.proj.png``: 16-bit millimetres).
+is read where it was registered to the colour camera (``.depth.proj.png``: 16-bit millimetres; 65535, and all above 10
+metres, is invalid).
 """
 
 import re
@@ -71,7 +72,7 @@ def _sequence(folder: Path, name: str) -> tuple[Frame, ...]:
             Frame(
                 LazyPhoto(f"{name}/{stem}.color.png", path.with_name(f"{stem}.color.png")),
                 posed_camera(INTRINSICS, read_pose(path, "a 4x4 pose, camera to world,"), _SIZE),
-                partial(png_depth, depth, 1000, farthest=10, invalid=65535) if depth.name in registered else None,
+                partial(png_depth, depth, 1000, farthest=10) if depth.name in registered else None,
             )
         )
     return tuple(frames)
