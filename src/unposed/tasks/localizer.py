@@ -36,6 +36,9 @@ MAX_POSITION_SIGMA = 0.1
 """Share of the median depth of the inliers that a believed position may be uncertain by."""
 EXIF_SPREAD = 0.05
 """How far (standard deviation of the logarithm) a focal length told by EXIF is believed."""
+CENTRE_SPREAD = 0.01
+"""About how far, as a share of the long side, an unmeasured principal point is off the middle of the photo. That turns the
+camera, and hardly moves it."""
 _ITERATIONS = 10_000
 _FOCAL_SEARCH_POINTS = 1000
 _SAME_FOCAL = 0.02
@@ -101,6 +104,15 @@ class _Solution:
     depth: float
     """Median depth of the inliers."""
 
+    @property
+    def rotation_sigma(self) -> float:
+        """Degrees, with what an unknown principal point adds to what the inliers leave."""
+        if self.calibration.source == "map":
+            return self.resection.rotation_sigma
+        k = self.calibration.intrinsics  # the principal point is the middle
+        angle = math.degrees(math.sqrt(2) * CENTRE_SPREAD * 2 * float(k[:2, 2].max()) / float(k[0, 0]))
+        return math.hypot(self.resection.rotation_sigma, angle)
+
 
 class Localizer:
     """A map that is ready for queries; views and features of the references it used last are kept in memory."""
@@ -136,7 +148,7 @@ class Localizer:
             inliers=solution.inliers if solution else 0,
             reliable=not reason,
             reason=reason,
-            rotation_sigma=solution.resection.rotation_sigma if solution else None,
+            rotation_sigma=solution.rotation_sigma if solution else None,
             position_sigma=solution.resection.position_sigma if solution else None,
             references=self._supporting(found, solution, chosen) if solution else (),
             focal_source=(solution.calibration if solution else calibration).source,
@@ -283,8 +295,8 @@ def _doubt(found: QueryPoints, solution: _Solution | None) -> str:
         return f"fewer than {MIN_INLIERS} matched places agree on a pose"
     if solution.significance < MIN_SIGNIFICANCE:
         return "so many matched places may agree on a pose by chance"
-    if solution.resection.rotation_sigma > MAX_ROTATION_SIGMA:
-        return f"the matched places leave the rotation uncertain by {solution.resection.rotation_sigma:.1f} degrees"
+    if solution.rotation_sigma > MAX_ROTATION_SIGMA:
+        return f"the matched places leave the rotation uncertain by {solution.rotation_sigma:.1f} degrees"
     share = solution.resection.position_sigma / solution.depth
     if share > MAX_POSITION_SIGMA:
         return f"the matched places leave the position uncertain by {share:.0%} of the distance to what is seen"
