@@ -12,8 +12,8 @@ from typing import Any
 from torch import Tensor
 
 from unposed.evaluation.baselines import sift_pose
-from unposed.evaluation.datasets import dtu, sintel
-from unposed.evaluation.datasets.base import PosedPair
+from unposed.evaluation.datasets import dtu, sintel, tanks
+from unposed.evaluation.datasets.base import FrameSequence, PosedPair
 from unposed.evaluation.depth import DepthRule
 from unposed.evaluation.protocols import photos
 from unposed.evaluation.protocols.base import BenchmarkProtocol
@@ -25,6 +25,7 @@ from unposed.evaluation.protocols.key_view_depth import KeyViewDepth
 from unposed.evaluation.protocols.localisation import Localisation
 from unposed.evaluation.protocols.multiview_poses import MultiviewPoses
 from unposed.evaluation.protocols.pair_poses import PairPoses
+from unposed.evaluation.protocols.scans import ETH3D_DISTANCES, Scans, tanks_crop, tanks_distances
 from unposed.evaluation.published import PUBLISHED, Published
 from unposed.models.base import PairModel
 from unposed.tasks.pose import relative_pose
@@ -77,6 +78,7 @@ def _table() -> Iterator[Benchmark]:
     yield from _video()
     yield from _key_view_depth()
     yield from _clouds()
+    yield from _scans()
 
 
 def _localisation() -> Iterator[Benchmark]:
@@ -233,6 +235,29 @@ def _clouds() -> Iterator[Benchmark]:
         ("photos", "registered", "accuracy", "completeness", "overall"),
         scenes=tuple(f"scan{k}" for k in dtu.TEST_SCANS),
     )
+
+
+def _scans() -> Iterator[Benchmark]:
+    columns = ("photos", "registered", "accuracy", "completeness", "f_score")
+    yield Benchmark(
+        "tanks",
+        "Tanks and Temples, training scenes: F-score",
+        "tanks",
+        partial(Scans, distances=tanks_distances, crop=tanks_crop, refine=True),
+        columns,
+        scenes=tuple(tanks.THRESHOLDS),
+    )
+    yield Benchmark(
+        "eth3d",
+        "ETH3D, training scenes: F1 at 2 cm",
+        "eth3d",
+        partial(Scans, distances=_eth3d_distances, headline=1),
+        columns,
+    )
+
+
+def _eth3d_distances(_: FrameSequence) -> tuple[float, ...]:
+    return ETH3D_DISTANCES
 
 
 BENCHMARKS: dict[str, Benchmark] = {benchmark.name: benchmark for benchmark in _table()}

@@ -132,8 +132,11 @@ def _for_auto(protocol: BenchmarkProtocol[Any], alone: PairModel) -> BenchmarkPr
 def _settings(protocol: BenchmarkProtocol[Any]) -> dict[str, Any]:
     """The protocol's numbers and names: what two runs must share to be one."""
     values = {field.name: getattr(protocol, field.name) for field in fields(protocol)}  # type: ignore[arg-type]
-    return {key: value if isinstance(value, int | str) else repr(value) for key, value in values.items()
-            if key not in ("model", "alone", "solve")}  # fmt: skip
+    return {
+        key: value if isinstance(value, int | str) else repr(value)
+        for key, value in values.items()
+        if not callable(value) and key not in ("model", "alone")
+    }
 
 
 def table(benchmark: Benchmark, outcomes: Sequence[Outcome]) -> str:

@@ -52,7 +52,7 @@ def test_a_scan_is_reconstructed_with_its_own_cameras(tmp_path, monkeypatch: pyt
 
     def read_reference(root, scan):
         asked.append((root, scan))
-        points = torch.cat([_world_points(frame) for frame in sequence.frames])
+        points = torch.cat([world_points(frame) for frame in sequence.frames])
         volume = torch.ones(60, 60, 60, dtype=torch.bool)
         return Reference(points, volume, torch.full((3,), -30.0), 1.0, torch.tensor([0.0, 0.0, 0.0, 1.0]))
 
@@ -64,6 +64,6 @@ def test_a_scan_is_reconstructed_with_its_own_cameras(tmp_path, monkeypatch: pyt
     assert DtuScans(PerfectModel(truth)).failed(sequence)["overall"] == 20
 
 
-def _world_points(frame) -> torch.Tensor:
+def world_points(frame) -> torch.Tensor:
     points = pointmap_from_depth(frame.depth()[::2, ::2], frame.camera.intrinsics / torch.tensor([[2.0], [2.0], [1.0]]))
     return transform_points(frame.camera.world_from_camera, points).reshape(-1, 3)
