@@ -43,7 +43,7 @@ def test_the_pose_of_cameras_with_their_own_intrinsics(wrong: float, turn: float
 def test_fundamental_inliers_need_no_calibration() -> None:
     torch.manual_seed(0)
     pixels_i, pixels_j, bad = matched(0.3)
-    inliers = fundamental_inliers(pixels_i, pixels_j)
+    inliers = fundamental_inliers(pixels_i, pixels_j, SIZE)
     assert inliers[~bad].all()
     assert inliers[bad].float().mean() < 0.1
 
@@ -51,4 +51,11 @@ def test_fundamental_inliers_need_no_calibration() -> None:
 def test_too_few_matches_are_no_geometry() -> None:
     pixels_i, pixels_j, _ = matched(count=12)
     assert solve_essential(pixels_i, pixels_j, K_I, K_J, SIZE) is None
-    assert not fundamental_inliers(pixels_i, pixels_j).any()
+    assert not fundamental_inliers(pixels_i, pixels_j, SIZE).any()
+
+
+def test_random_matches_are_no_geometry() -> None:
+    torch.manual_seed(0)
+    small = (48, 64)
+    pixels = [torch.rand(40, 2, dtype=torch.float64) * torch.tensor([64.0, 48.0]) for _ in range(2)]
+    assert not fundamental_inliers(*pixels, small, max_error=1.5).any()

@@ -107,7 +107,6 @@ def solve_essential(
     if count < MINIMUM_INLIERS:
         return None
     rays_i, rays_j = rays(x_i[best.inliers], focal_i), rays(x_j[best.inliers], focal_j)
-    chance = 2 * max_error * math.hypot(*size_j) / (size_j[0] * size_j[1])
     j_from_i = torch.eye(4, dtype=torch.float64)
     j_from_i[:3, :3], j_from_i[:3, 3] = torch.from_numpy(best.rotation), torch.from_numpy(best.translation)
     return TwoView(
@@ -117,7 +116,7 @@ def solve_essential(
         inliers=torch.from_numpy(best.inliers),
         points=torch.from_numpy(best.points[best.inliers]),
         angles=torch.from_numpy(best.angles[best.inliers]),
-        significance=significance(len(x_i), count, chance),
+        significance=significance(len(x_i), count, _chance(size_j, max_error)),
         rotation_only=bool(np.mean(rotation_residual(rays_i, rays_j, focal_j) < 1.5 * max_error) > ROTATION_SHARE),
         ambiguous=any(
             _differs(best, rival) and _misfit(rival, noise) < _misfit(best, noise) + RIVAL_MARGIN for rival in rivals
@@ -126,11 +125,12 @@ def solve_essential(
 
 
 def fundamental_inliers(
-    pixels_i: Float[Tensor, "n 2"], pixels_j: Float[Tensor, "n 2"], max_error: float = 1.0
+    pixels_i: Float[Tensor, "n 2"], pixels_j: Float[Tensor, "n 2"], size_j: tuple[int, int], max_error: float = 1.0
 ) -> Bool[Tensor, "n"]:
-    """Which matches obey one fundamental matrix (LO-RANSAC, no calibration needed); none where too few do.
+    """Which matches obey one fundamental matrix (LO-RANSAC, no calibration needed); none where chance explains it.
 
-    ``max_error`` is the Sampson distance in pixels.
+    ``size_j`` is (height, width) of image j, which tells how easily a wrong match is an inlier; ``max_error`` the
+    Sampson distance in pixels.
     """
     nothing = torch.zeros(len(pixels_i), dtype=torch.bool)
     if len(pixels_i) < MINIMUM_INLIERS:
@@ -139,7 +139,16 @@ def fundamental_inliers(
     x_i, x_j = pixels_i.double().numpy(), pixels_j.double().numpy()
     _, info = poselib.estimate_fundamental(x_i, x_j, options, {})
     inliers = torch.tensor(info["inliers"], dtype=torch.bool)
-    return inliers if int(inliers.sum()) >= MINIMUM_INLIERS else nothing
+    count = int(inliers.sum())
+    meant = count >= MINIMUM_INLIERS and (
+        significance(len(x_i), count, _chance(size_j, max_error), sample=7) > SIGNIFICANCE
+    )
+    return inliers if meant else nothing
+
+
+def _chance(size_j: tuple[int, int], max_error: float) -> float:
+    """Probability that a wrong match lies within ``max_error`` of its epipolar line in an image of (height, width)."""
+    return 2 * max_error * math.hypot(*size_j) / (size_j[0] * size_j[1])
 
 
 def centred(pixels: Float[Tensor, "n 2"], intrinsics: Float[Tensor, "3 3"]) -> tuple[Array, float]:

@@ -310,7 +310,7 @@ def _verified(
     i, j = pair
     limit = epipolar_error(views[i], views[j], own)
     if verify == "fundamental":
-        kept = fundamental_inliers(found.points_a, found.points_b, limit)
+        kept = fundamental_inliers(found.points_a, found.points_b, views[j].size, limit)
     else:
         k_i, k_j = centred_intrinsics(views[i], focals[i]), centred_intrinsics(views[j], focals[j])
         geometry = solve_essential(found.points_a, found.points_b, k_i, k_j, views[j].size, limit)
