@@ -117,6 +117,6 @@ def test_what_is_missing_is_named(tmp_path):
         frame.depth()
     (folder / "dslr_calibration_jpg" / "cameras.txt").unlink()
     with pytest.raises(UserError, match=r"dslr_calibration_jpg/cameras\.txt"):
-        frame.depth()
+        eth3d.read(tmp_path)[0].frames[0].depth()
     with pytest.raises(UserError, match="courtyard"):
         eth3d.read(tmp_path, ["courtyard"])

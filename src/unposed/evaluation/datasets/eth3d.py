@@ -7,8 +7,8 @@ distorted; inf is unknown), ``dslr_calibration_jpg/*.txt`` (cameras of the origi
 """
 
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -47,7 +47,8 @@ def read(root: Path, scenes: Sequence[str] | None = None) -> list[FrameSequence]
     sequences = []
     for folder in subfolders(Path(root), scenes, what, "dslr_calibration_undistorted"):
         cameras = read_colmap(folder / "dslr_calibration_undistorted").cameras
-        frames = [_frame(folder, name, cameras[name]) for name in sorted(cameras)]
+        original = cache(partial(TextModel, folder / "dslr_calibration_jpg"))
+        frames = [_frame(folder, name, cameras[name], original) for name in sorted(cameras)]
         alignment = folder / "dslr_scan_eval" / "scan_alignment.mlp"
         points = partial(read_scans, alignment) if alignment.is_file() else None
         sequences.append(FrameSequence(folder.name, tuple(frames), points=points))
@@ -84,27 +85,26 @@ def read_scans(alignment: Path) -> Float[Tensor, "n 3"]:
     return torch.cat(scans)
 
 
-def _frame(folder: Path, name: str, camera: Camera) -> Frame:
+def _frame(folder: Path, name: str, camera: Camera, original: Callable[[], TextModel]) -> Frame:
     photo = PurePosixPath(name).name
     depth = folder / "ground_truth_depth" / "dslr_images" / photo
     return Frame(
         LazyPhoto(photo, folder / "images" / name),
         camera,
-        partial(_undistorted_depth, folder, photo, camera) if depth.is_file() else None,
+        partial(_undistorted_depth, depth, camera, original) if depth.is_file() else None,
     )
 
 
-def _undistorted_depth(folder: Path, photo: str, camera: Camera) -> Float[Tensor, "height width"]:
+def _undistorted_depth(path: Path, camera: Camera, original: Callable[[], TextModel]) -> Float[Tensor, "height width"]:
     """Depth at the pixels of the undistorted photo: that of the nearest pixel of the original one.
 
     Undistortion keeps the camera's centre and axes, so depth along z stays what it is.
     """
-    original = TextModel(folder / "dslr_calibration_jpg")
-    name = next((name for name in original.images if PurePosixPath(name).name == photo), None)
+    name = next((name for name in original().images if PurePosixPath(name).name == path.name), None)
     if name is None:
-        raise UserError(f"{folder / 'dslr_calibration_jpg'} has no camera of {photo}; it is needed for its depth.")
-    lens = original.camera(name)
-    raw = read_raw_depth(folder / "ground_truth_depth" / "dslr_images" / photo, (lens.width, lens.height))
+        raise UserError(f"dslr_calibration_jpg has no camera of {path.name}, which is needed for {path}.")
+    lens = original().camera(name)
+    raw = read_raw_depth(path, (lens.width, lens.height))
     depth = torch.zeros(camera.height, camera.width)
     for top in range(0, camera.height, _ROWS):
         pixels = pixel_grid(min(_ROWS, camera.height - top), camera.width)
