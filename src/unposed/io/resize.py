@@ -52,6 +52,19 @@ class ImageRule:
 
 
 @dataclass(frozen=True)
+class WholeRule(ImageRule):
+    """Keep the whole photo at its aspect ratio, made smaller where its long side is above ``size``, never larger."""
+
+    patch: int = 1
+
+    def plan(self, width: int, height: int) -> "ResizePlan":
+        """What this rule does to a photo of the given size."""
+        factor = min(1.0, self.size / max(width, height))
+        resized = max(1, round(width * factor)), max(1, round(height * factor))
+        return ResizePlan((width, height), resized, (0, 0, *resized))
+
+
+@dataclass(frozen=True)
 class ResizePlan:
     """Resize a photo to ``resized``, then crop ``box``; all sizes are (width, height) in pixels."""
 

@@ -4,6 +4,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+from jaxtyping import Bool, Float
+from torch import Tensor
+
 from unposed.io.photos import ImageRule
 from unposed.views import Pair, PairPrediction, View
 
@@ -51,5 +54,47 @@ class PairModel(Protocol):
 
         The model sees all pairs that are still to do, so it may batch by shape, share work between (i, j) and (j, i),
         or agree on one focal length first. Results are on the CPU, in float32.
+        """
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class MonocularPrediction:
+    """What a model says of one view by itself; everything is on the CPU."""
+
+    points: Float[Tensor, "height width 3"]
+    """In the camera frame of the view; every point is on the ray of its pixel."""
+    depth: Float[Tensor, "height width"]
+    """Along the camera's z axis; without meaning where ``mask`` is False."""
+    mask: Bool[Tensor, "height width"]
+    """Pixels that have a depth; sky has none."""
+    intrinsics: Float[Tensor, "3 3"]
+    """K in pixels of the view, estimated or as it was given."""
+    normals: Float[Tensor, "height width 3"] | None
+    """Unit surface normals in the camera frame, towards the camera; None where the model has none."""
+    metric: bool
+    """Whether lengths are metres; else they are up to one scale."""
+
+
+@runtime_checkable
+class MonocularModel(Protocol):
+    """One view in, its geometry and its camera out."""
+
+    name: str
+    """Short name, as in the registry."""
+    image_rule: ImageRule
+    """How a photo becomes a view for this model."""
+
+    def infer(
+        self,
+        views: Sequence[View],
+        *,
+        intrinsics: Sequence[Float[Tensor, "3 3"] | None] | None = None,
+        normals: bool = True,
+    ) -> list[MonocularPrediction]:
+        """Geometry of each view by itself, in order.
+
+        ``intrinsics`` holds K of the views that is known, in their pixels, and None where it is not. ``normals`` says
+        whether they are wanted, where the model can tell them.
         """
         ...
