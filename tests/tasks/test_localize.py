@@ -11,6 +11,7 @@ from PIL import Image
 import unposed
 from tests.factories import box_scene
 from tests.tasks.perfect import HEIGHT, WIDTH, PerfectModel, rendered, true_cameras, write_photos
+from unposed.align.matching import pair_matches
 from unposed.errors import UserError
 from unposed.evaluation.pose import rotation_error
 from unposed.geometry.transforms import invert_rigid
@@ -21,7 +22,7 @@ from unposed.scene import Scene, SceneView
 from unposed.tasks.localize import localize
 from unposed.tasks.posed_map import protocol_view, read_map
 from unposed.tasks.progress import Silent
-from unposed.views import PairPrediction
+from unposed.views import Matches, PairPrediction
 
 QUERY = "2.png"
 CAMERAS = true_cameras(rendered(5))
@@ -227,6 +228,32 @@ def test_exif_is_a_hint(place, scene, truth, factor, source):
     assert result.focal_source == source
     assert float(result.intrinsics[0, 0]) == pytest.approx(focal, rel=0.002)
     assert errors(result)[0] < 0.1
+
+
+def test_references_are_matched_with_each_other_where_no_two_see_one_pixel_of_the_query(place, colmap, truth):
+    class Disjoint(Perfect):
+        """Whole-pixel matches; every reference matches other columns of the query."""
+
+        pairs_of_references = 0
+
+        def decode(self, views, features, pairs):
+            for (i, j), prediction in super().decode(views, features, pairs):
+                found = pair_matches(prediction, stride=1)
+                keep = torch.ones(len(found.confidence), dtype=torch.bool)
+                if views[i].name == QUERY:
+                    keep = found.points_a[:, 0] % 4 == j - 1
+                else:
+                    self.pairs_of_references += 1
+                kept = Matches(found.points_a[keep], found.points_b[keep], found.confidence[keep])
+                yield (i, j), replace(prediction, matches=kept)
+
+    model = Disjoint(truth)
+    result = localize(place / QUERY, colmap, model=model)
+    assert model.pairs_of_references == 6
+    assert result.reliable
+    turn, shift = errors(result)
+    assert turn < 0.3
+    assert shift < 0.005
 
 
 def test_a_photo_of_another_place_is_not_placed(place, scene, truth):

@@ -1,5 +1,6 @@
 """One query photo against a map: references by retrieval, matches, world points, PnP, and whether to believe it."""
 
+import itertools
 import math
 import time
 from collections import OrderedDict
@@ -14,6 +15,7 @@ from torch import Tensor
 from unposed.align.matching import pair_matches
 from unposed.align.query_points import QueryPoints, query_points
 from unposed.align.subpixel import refine_on_pointmap
+from unposed.align.tracks import triangulated_tracks
 from unposed.geometry.cameras import intrinsics_matrix, map_pixels
 from unposed.geometry.pnp import PnPResult, solve_pnp, solve_pnp_unknown_focal
 from unposed.geometry.resection import Resection, refine_resection, significance
@@ -21,7 +23,7 @@ from unposed.geometry.transforms import invert_rigid, transform_points
 from unposed.io.photos import Photo
 from unposed.models.base import PairModel
 from unposed.models.retrieval import Retriever, find_retriever
-from unposed.tasks.posed_map import PosedMap, protocol_view
+from unposed.tasks.posed_map import PosedMap, Reference, protocol_view, tracks_of_view
 from unposed.views import Camera, Matches, PairPrediction, View
 
 REPROJECTION_SHARE = 0.008
@@ -37,9 +39,11 @@ MAX_POSITION_SIGMA = 0.1
 EXIF_SPREAD = 0.05
 """How far (standard deviation of the logarithm) a focal length told by EXIF is believed."""
 CENTRE_SPREAD = 0.01
-"""About how far, as a share of the long side, an unmeasured principal point is off the middle of the photo. That turns the
-camera, and hardly moves it."""
+"""About how far, as a share of the long side, a principal point that nobody measured is off the middle of the photo. It
+turns the camera, and hardly moves it."""
 _ITERATIONS = 10_000
+_FEW_POINTS = 50  # below, the references are matched with each other too
+_MATCHED_AMONG = 5  # references, so ten more pairs at most
 _FOCAL_SEARCH_POINTS = 1000
 _SAME_FOCAL = 0.02
 _STRIDE = 4  # of the query's pixels that a dense model matches: ten times as many as PnP needs, spread evenly
@@ -194,15 +198,43 @@ class Localizer:
         """World points for the pixels of the query that match the chosen references."""
         encoded = [self._encode(k) for k in chosen]
         views, all_features = [view, *(v for v, _ in encoded)], [features, *(f for _, f in encoded)]
-        matches: dict[int, Matches] = {}
-        for (_, k), prediction in self.model.decode(views, all_features, [(0, k + 1) for k in range(len(chosen))]):
-            matches[k - 1] = _matches(prediction)
-        lifted = []
-        for k, (reference_view, _) in enumerate(encoded):
-            pixels = map_pixels(reference_view.original_from_view, matches[k].points_b.double())
-            lifted.append(self.map.references[chosen[k]].lift(pixels))
-        cameras = [self.map.references[k].camera for k in chosen]
-        return query_points(view, views[1:], cameras, [matches[k] for k in range(len(chosen))], lifted)
+        pairs = [(0, k + 1) for k in range(len(chosen))]
+        by_pair = {pair: _matches(p) for pair, p in self.model.decode(views, all_features, pairs)}
+        matches = [by_pair[pair] for pair in pairs]
+        references = [self.map.references[k] for k in chosen]
+        found = self._joined(view, views[1:], references, matches)
+        if len(found.feature.unique()) < _FEW_POINTS and sum(len(each.confidence) > 0 for each in matches) > 1:
+            references = self._with_points(views[1:], all_features[1:], references, matches)
+            found = self._joined(view, views[1:], references, matches)
+        return found
+
+    def _joined(
+        self, view: View, views: Sequence[View], references: Sequence[Reference], matches: Sequence[Matches]
+    ) -> QueryPoints:
+        lifted = [
+            reference.lift(map_pixels(v.original_from_view, each.points_b.double()))
+            for reference, v, each in zip(references, views, matches, strict=True)
+        ]
+        return query_points(view, views, [reference.camera for reference in references], matches, lifted)
+
+    def _with_points(
+        self,
+        views: Sequence[View],
+        features: Sequence[Any],
+        references: Sequence[Reference],
+        matches: Sequence[Matches],
+    ) -> list[Reference]:
+        """The references with sparse points from matches among those few that match the query best."""
+        best = sorted(range(len(views)), key=lambda k: -len(matches[k].confidence))[:_MATCHED_AMONG]
+        best = sorted(k for k in best if len(matches[k].confidence))
+        pairs = list(itertools.combinations(range(len(best)), 2))
+        best_views, best_features = [views[k] for k in best], [features[k] for k in best]
+        found = {pair: _matches(p) for pair, p in self.model.decode(best_views, best_features, pairs)}
+        tracks = triangulated_tracks(found, best_views, [references[k].camera for k in best])
+        result = list(references)
+        for n, k in enumerate(best):
+            result[k] = references[k].with_sparse(*tracks_of_view(tracks, n))
+        return result
 
     def _encode(self, k: int) -> tuple[View, Any]:
         """View and features of a reference; those used last are kept."""

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -72,6 +72,12 @@ class Reference:
         mine, other = source.exif_focal if source is not None else None, query.exif_focal
         agree = mine == other or (mine is not None and other is not None and abs(mine / other - 1) < _SAME_FOCAL)
         return agree and query.original_size == (self.camera.width, self.camera.height)
+
+    def with_sparse(self, pixels: Float[Tensor, "n 2"], points: Float[Tensor, "n 3"]) -> "Reference":
+        """With further sparse points."""
+        if self.sparse is not None:
+            pixels, points = torch.cat([self.sparse[0].to(pixels), pixels]), torch.cat([self.sparse[1], points])
+        return replace(self, sparse=(pixels, points))
 
     def lift(self, pixels: Float[Tensor, "n 2"]) -> Float[Tensor, "n 3"]:
         """World points that the map has at pixels of the original photo; NaN where it has none."""
@@ -175,9 +181,10 @@ def _from_scene(scene: Scene, name: str, images: str | Path | None, report: Repo
         raise UserError(f"{name} is a scene without views; reconstruct it again.")
     if scene.others:
         report.say(f"{name} has {len(scene.others) + 1} components; only the largest is used")
-    threshold, sparse = scene.default_min_confidence, _sparse_by_view(scene.tracks, len(scene.views))
+    threshold, tracks = scene.default_min_confidence, scene.tracks
     references = []
-    for item, points in zip(scene.views, sparse, strict=True):
+    for k, item in enumerate(scene.views):
+        points = None if tracks is None else tracks_of_view(tracks, k)
         if (place := _place(images, item.view.name)) is not None:
             item = replace(item, view=replace(item.view, path=place))
         references.append(Reference(item.view.name, item.camera, None, item, threshold, points))
@@ -191,8 +198,7 @@ def _from_colmap(folder: Path, images: str | Path | None, report: Reporter) -> P
     above = [folder, *folder.absolute().parents[:3]]
     candidates = [Path(images)] if images is not None else [place for f in above for place in (f / "images", f)]
     found = [{name: place / name for name in model.cameras if (place / name).is_file()} for place in candidates]
-    sparse = _sparse_by_view(model.tracks, len(model.cameras))
-    return _posed(str(folder), model.cameras, max(found, key=len), images, report, sparse)
+    return _posed(str(folder), model.cameras, max(found, key=len), images, report, model.tracks)
 
 
 def _from_transforms(path: Path, images: str | Path | None, report: Reporter) -> PosedMap:
@@ -200,7 +206,7 @@ def _from_transforms(path: Path, images: str | Path | None, report: Reporter) ->
     cameras = {name: camera for name, (camera, _) in frames.items()}
     places = {name: _place(images, name, file.name) or file for name, (_, file) in frames.items()}
     found = {name: place for name, place in places.items() if place.is_file()}
-    return _posed(str(path), cameras, found, images, report, [None] * len(cameras))
+    return _posed(str(path), cameras, found, images, report, None)
 
 
 def _posed(
@@ -209,20 +215,22 @@ def _posed(
     files: Mapping[str, Path],
     images: str | Path | None,
     report: Reporter,
-    sparse: Sequence[_Sparse | None],
+    tracks: Tracks | None,
 ) -> PosedMap:
     """A map of those photos that are there."""
     if not cameras:
         raise UserError(f"{name} holds no posed photo; give another map.")
     photos = _photos(files)
     references = []
-    for (photo_name, camera), points in zip(cameras.items(), sparse, strict=True):
+    for k, (photo_name, camera) in enumerate(cameras.items()):
         photo = photos.get(photo_name)
         affine = None if photo is None else _photo_from_camera(camera, photo)
         if photo is not None and affine is not None:
-            if points is not None:
-                points = (map_pixels(affine, points[0].double()), points[1])
-            references.append(Reference(photo_name, camera.through(affine, *photo.size), photo, sparse=points))
+            reference = Reference(photo_name, camera.through(affine, *photo.size), photo)
+            if tracks is not None:
+                pixels, points = tracks_of_view(tracks, k)
+                reference = reference.with_sparse(map_pixels(affine, pixels), points)
+            references.append(reference)
     if not references:
         raise UserError(
             f"None of the {len(cameras)} photos of {name} is {f'in {images}' if images else 'beside it'}; "
@@ -261,9 +269,7 @@ def _photo_from_camera(camera: Camera, photo: Photo) -> Tensor | None:
     return torch.tensor([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2], [0, 0, 1]], dtype=torch.float64)
 
 
-def _sparse_by_view(tracks: Tracks | None, views: int) -> list[_Sparse | None]:
-    """What each view sees of the sparse points."""
-    if tracks is None:
-        return [None] * views
-    mine = [tracks.view == k for k in range(views)]
-    return [(tracks.pixel[rows], tracks.points[tracks.track[rows]]) for rows in mine]
+def tracks_of_view(tracks: Tracks, k: int) -> _Sparse:
+    """Pixels (original photo) and world points of the tracks that view ``k`` sees."""
+    mine = tracks.view == k
+    return tracks.pixel[mine], tracks.points[tracks.track[mine]]
