@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.evaluation.protocols.made import room
 from tests.tasks.perfect import PerfectModel, rendered, write_photos
 from unposed.errors import UserError
 from unposed.evaluation.benchmarks import BENCHMARKS, PHOTOS
+from unposed.evaluation.datasets.base import PosedPair, Relocalisation
 from unposed.evaluation.datasets.registry import READERS
 from unposed.evaluation.published import MEAN, PUBLISHED
 from unposed.evaluation.run import evaluate, table
@@ -212,3 +215,47 @@ def test_from_the_layout_of_a_data_set_to_its_numbers(tmp_path: Path, name: str,
     assert outcome.summary["failed"] == 0
     assert outcome.summary[column] < most
     assert (tmp_path / "out" / f"{name}.md").is_file()
+
+
+def give(monkeypatch: pytest.MonkeyPatch, reader: str, *items: object) -> None:
+    """Let a reader give these items, whatever the folder holds."""
+    monkeypatch.setitem(READERS, reader, replace(READERS[reader], read=lambda root, scenes=None: items))
+
+
+def test_pairs_by_a_model_and_by_the_baseline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    truth, sequence = room(tmp_path / "photos", views=2)
+    a, b = sequence.frames
+    b_from_a = invert_rigid(b.camera.world_from_camera) @ a.camera.world_from_camera
+    pair = PosedPair("a b", a, b, b_from_a)
+    give(monkeypatch, "scannet1500", pair, PosedPair("b a", b, a, invert_rigid(b_from_a)))
+    model = PerfectModel(truth)
+    perfect, baseline = evaluate("scannet1500", tmp_path, model=model, out=tmp_path / "out", baseline=True)
+    assert perfect.summary["AUC@5"] > 80
+    assert {row["name"] for row in baseline.rows} == {"a b", "b a"}
+    assert "| **mean** | baseline |" in (tmp_path / "out" / "scannet1500.md").read_text()
+
+
+def test_hidden_poses_are_written_for_their_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    truth, sequence = room(tmp_path / "photos", views=4)
+    query = sequence.frames[3]
+    hidden = replace(query, camera=None, intrinsics=query.camera.intrinsics)
+    give(monkeypatch, "aachen", Relocalisation("day", sequence.frames[:3], (hidden,), {}))
+    evaluate("aachen", tmp_path, model=PerfectModel(truth), out=tmp_path / "out")
+    assert (tmp_path / "out" / "aachen.perfect.txt").read_text() == "3.png 1 0 0 0 0 0 0\n"  # no references: not placed
+    give(monkeypatch, "aachen", Relocalisation("day", sequence.frames[:3], (hidden,)))
+    evaluate("aachen", tmp_path, model=PerfectModel(truth), out=tmp_path / "placed")
+    name, *numbers = (tmp_path / "placed" / "aachen.perfect.txt").read_text().split()
+    assert name == "3.png"
+    wanted = query.camera.camera_from_world[:3, 3].tolist()
+    assert [float(number) for number in numbers[4:]] == pytest.approx(wanted, abs=0.1)
+
+
+def test_auto_takes_another_model_for_single_photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, sequence = room(tmp_path / "photos", views=1)
+    give(monkeypatch, "nyu", sequence)
+    (outcome,) = evaluate("nyu-depth", tmp_path, out=tmp_path / "out")
+    assert outcome.method == "auto"
+    assert outcome.rows[0]["frames_without_depth"] == 0
+    (classic,) = evaluate("nyu-depth", tmp_path, model="classic")
+    assert classic.rows[0]["frames_without_depth"] == 1
+    assert classic.summary["AbsRel"] == 1

@@ -89,13 +89,9 @@ def _localisation() -> Iterator[Benchmark]:
         ("cambridge-dust3r", "Cambridge Landmarks as DUSt3R's tool takes it", 20),
     ):
         yield Benchmark(name, f"{title}: visual localisation", name, partial(Localisation, top_k=top_k), columns)
-    yield Benchmark(
-        "aachen",
-        "Aachen Day-Night v1.1: poses for visuallocalization.net",
-        "aachen",
-        partial(Localisation, top_k=20, limits="aachen"),
-        ("registered", "queries"),
-    )
+    for name, title in (("aachen", "Aachen Day-Night v1.1"), ("inloc", "InLoc")):
+        title = f"{title}: poses for visuallocalization.net"
+        yield Benchmark(name, title, name, partial(Localisation, limits=name), ("registered", "queries"))
 
 
 def _multiview_poses() -> Iterator[Benchmark]:

@@ -7,9 +7,10 @@ import torch
 
 from tests.evaluation.protocols.made import room
 from tests.tasks.perfect import PerfectModel
-from unposed.evaluation.datasets.base import Landmarks, Relocalisation
+from unposed.errors import UserError
+from unposed.evaluation.datasets.base import Frame, Landmarks, Relocalisation
 from unposed.evaluation.protocols.localisation import DataReference, Localisation
-from unposed.geometry.cameras import project
+from unposed.geometry.cameras import pixel_grid, pointmap_from_depth, project
 from unposed.geometry.transforms import transform_points
 
 
@@ -82,3 +83,18 @@ def test_poses_are_kept_where_the_true_ones_are_hidden(made) -> None:
     torch.testing.assert_close(found[:3, 3], query.camera.centre, atol=0.1, rtol=0)
     assert Localisation(model).failed(scene)["poses"] == {query.photo.name: None}
     assert Localisation(model).summary([{"name": "room", **row}])["registered"] == 1
+
+
+def test_a_cut_out_of_a_scan_gets_the_camera_that_its_points_tell(made) -> None:
+    model, scene = made
+    references = []
+    for frame in scene.references:
+        pixels = pixel_grid(*frame.depth().shape).reshape(-1, 2)
+        local = pointmap_from_depth(frame.depth(), frame.camera.intrinsics).reshape(-1, 3)
+        seen = Landmarks(pixels, transform_points(frame.camera.world_from_camera, local))
+        references.append(Frame(frame.photo, landmarks=lambda seen=seen: seen, intrinsics=frame.camera.intrinsics))
+    row = Localisation(model, top_k=3).score(replace(scene, references=tuple(references)))
+    assert row["registered"] == 1
+    assert row["median_cm"] < 10
+    with pytest.raises(UserError, match="no photo of the map has a camera"):
+        Localisation(model).score(replace(scene, references=(Frame(scene.references[0].photo),)))

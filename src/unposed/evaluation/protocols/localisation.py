@@ -14,10 +14,14 @@ from unposed.evaluation.localisation import LIMITS, localisation_errors, median_
 from unposed.evaluation.protocols.base import counts, evenly
 from unposed.evaluation.results import Row
 from unposed.geometry.cameras import backproject
+from unposed.geometry.pnp import solve_pnp
 from unposed.geometry.transforms import transform_points
 from unposed.models.base import PairModel
 from unposed.tasks.localizer import Localizer
 from unposed.tasks.posed_map import PosedMap, Reference
+from unposed.views import Camera
+
+_RESECTION_POINTS = 2000
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,17 +71,13 @@ class Localisation:
 
         Where the data set hides the poses of its queries, the poses found, as its server takes them.
         """
-        references = {f.photo.name: r for f in scene.references if (r := _reference(f)) is not None}
-        if not references:
-            raise UserError(f"{scene.name} has no photo with a camera to localise against")
-        everything = self._localizer(scene, list(references.values()))
+        references = _References(scene)
         queries = [scene.queries[k] for k in evenly(len(scene.queries), self.most)]
+        whole = self._localizer(scene, references.all()) if scene.retrieved is None else None
         poses: dict[str, Tensor | None] = {}
         for query in queries:
-            localizer = everything
-            if scene.retrieved is not None:
-                names = scene.retrieved.get(query.photo.name, ())
-                localizer = self._localizer(scene, [references[n] for n in names if n in references][: self.top_k])
+            names = (scene.retrieved or {}).get(query.photo.name, ())[: self.top_k]
+            localizer = whole or self._localizer(scene, references.named(names))
             poses[query.photo.name] = _locate(localizer, query)
         known = [query for query in queries if query.camera is not None]
         if not known:
@@ -119,10 +119,46 @@ class Localisation:
         }
 
 
+class _References:
+    """The photos of a map by name, made ready when they are asked for.
+
+    A photo with points but no camera (a cut-out of a scan) gets the camera that sees the points at their pixels.
+    """
+
+    def __init__(self, scene: Relocalisation) -> None:
+        self._frames = {frame.photo.name: frame for frame in scene.references}
+        self._ready: dict[str, Reference | None] = {}
+
+    def named(self, names: Sequence[str]) -> list[Reference]:
+        """Those of these that can be used."""
+        for name in names:
+            if name not in self._ready:
+                self._ready[name] = _reference(self._frames[name]) if name in self._frames else None
+        return [reference for name in names if (reference := self._ready[name]) is not None]
+
+    def all(self) -> list[Reference]:
+        """All of them.
+
+        Raises:
+            UserError: there is none.
+        """
+        found = self.named(list(self._frames))
+        if not found:
+            raise UserError("no photo of the map has a camera to localise against")
+        return found
+
+
 def _reference(frame: Frame) -> Reference | None:
-    if frame.camera is None:
+    camera = frame.camera
+    if camera is None and frame.intrinsics is not None and frame.landmarks is not None:
+        pixels, points = frame.landmarks()
+        some = torch.linspace(0, len(pixels) - 1, min(len(pixels), _RESECTION_POINTS)).long()
+        found = solve_pnp(pixels[some], points[some].double(), frame.intrinsics)
+        if found is not None:
+            camera = Camera(frame.intrinsics, found.world_from_camera, *frame.photo.size)
+    if camera is None:
         return None
-    return DataReference(frame.photo.name, frame.camera, frame.photo, frame=frame)
+    return DataReference(frame.photo.name, camera, frame.photo, frame=frame)
 
 
 def _locate(localizer: Localizer, query: Frame) -> Tensor | None:
