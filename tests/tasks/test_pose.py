@@ -230,6 +230,7 @@ def test_different_zooms_taken_for_one_are_noticed() -> None:
     essential = solve_essential(*pixels, k, wrong, (480, 640))
     verdict = judge(evidence, essential.j_from_i, essential)
     assert "do not fit" in verdict.reason
+    assert "given" in judge(replace(evidence, focal_spread=0.0), essential.j_from_i, essential).reason
 
 
 def test_a_photo_with_itself_is_not_believed() -> None:

@@ -123,6 +123,8 @@ def _objection(evidence: Evidence, essential: TwoView, inliers: int) -> str:
     if evidence.focal_spread > GUESSED_FOCAL and _homography_share(evidence) > HOMOGRAPHY_SHARE:
         return "the matches lie near one plane, or the camera hardly moved: give the focal lengths to settle the pose"
     if _misfit(evidence, essential) > LARGEST_MISFIT:
+        if evidence.focal_spread == 0:
+            return "the given focal lengths do not fit the matches: check them, or undistort the photos"
         return "the focal lengths do not fit the matches (different zoom?): give the focal lengths"
     return ""
 
