@@ -45,6 +45,7 @@ def evaluate(
         common: Options of every verb.
     """
     from unposed.evaluation.benchmarks import BENCHMARKS
+    from unposed.evaluation.results import encoded
     from unposed.evaluation.run import evaluate as run
     from unposed.evaluation.run import table
 
@@ -63,4 +64,4 @@ def evaluate(
     if not common.json:
         print(table(BENCHMARKS[benchmark], outcomes))
     means = {outcome.method: dict(outcome.summary) for outcome in outcomes}
-    print_summary(means if common.json else {"results": out / f"{benchmark}.md"}, common)
+    print_summary(encoded(means) if common.json else {"results": out / f"{benchmark}.md"}, common)
