@@ -17,7 +17,7 @@ from unposed.geometry.cameras import pixel_grid
 from unposed.geometry.focal_shift import recover_focal_shift, recover_shift
 from unposed.geometry.view_plane import spans
 from unposed.io.checkpoints import Checkpoint, Rename, load_tensors, rename_tensors
-from unposed.io.resize import WholeRule
+from unposed.io.resize import ImageRule, WholeRule
 from unposed.models.base import MonocularPrediction
 from unposed.models.moge_config import MogeV1Config, parse_config
 from unposed.models.moge_networks import MogeV1, MogeV2, RawMaps
@@ -48,7 +48,7 @@ class SolvedMaps:
 class Moge(nn.Module):
     """A released MoGe or MoGe-2 model as a ``MonocularModel``."""
 
-    image_rule = WholeRule(_LONG_SIDE)
+    image_rule: ImageRule = WholeRule(_LONG_SIDE)
 
     def __init__(self, network: MogeV1 | MogeV2, name: str = "moge") -> None:
         super().__init__()

@@ -7,6 +7,7 @@ Pictures are RGB in [0, 1]. Module names are those of the released files.
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -117,7 +118,7 @@ class _V1Head(nn.Module):
                 RESAMPLERS["conv_transpose"](channels + 2, out),
                 *(_v1_block(out, config) for _ in range(config.num_res_blocks)),
             )
-            for channels, out in zip(widths, widths[1:], strict=False)
+            for channels, out in pairwise(widths)
         )
         self.output_block = nn.ModuleList(self._branch(channels, config) for channels in (3, 1))
 
@@ -234,7 +235,7 @@ class ConvStack(nn.Module):
         )
         self.resamplers = nn.ModuleList(
             RESAMPLERS[kind](channels, out)
-            for kind, channels, out in zip(config.resamplers, widths, widths[1:], strict=False)
+            for kind, (channels, out) in zip(config.resamplers, pairwise(widths), strict=True)
         )
         self.output_blocks = nn.ModuleList(
             _pointwise(width, c) for c, width in zip(config.dim_out, widths, strict=True)
@@ -263,6 +264,6 @@ def _read_out(head: nn.Module, pyramid: Sequence[Maps], size: Grid) -> Float[Ten
 def _scale_head(dims: Sequence[int]) -> nn.Sequential:
     """Linear maps with ReLU between; in full precision, since an exponential follows."""
     layers: list[nn.Module] = []
-    for width, out in zip(dims, dims[1:], strict=False):
+    for width, out in pairwise(dims):
         layers += [nn.Linear(width, out), nn.ReLU()]
     return nn.Sequential(*layers[:-1])

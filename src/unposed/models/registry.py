@@ -15,17 +15,20 @@ import torch
 from unposed.errors import UserError
 from unposed.io.checkpoints import Checkpoint, parse_constructor, read_checkpoint
 from unposed.models import mast3r, mini
-from unposed.models.base import PairModel
+from unposed.models.base import MonocularModel, PairModel
 from unposed.models.croco import Croco, StereoFlow
 from unposed.models.dust3r import Dust3r
 from unposed.models.mini import Mini
+from unposed.models.moge import Moge, is_moge
 from unposed.nets.precision import choose_device, choose_dtype, prepare_for_inference
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
+MOGE_FILE = "model.pt"
 OUR_LICENCE = "Apache-2.0"
 FAMILY_LICENCE = "CC BY-NC-SA 4.0 (non-commercial), plus the licences of the training sets"
 CROCO_LICENCE = "CC BY-NC-SA 4.0 (non-commercial)"
+MOGE_LICENCE = "MIT with the code (DINOv2 part Apache-2.0); nothing separate is stated for the weights"
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _DUST3R_CLASS = "AsymmetricCroCo3DStereo"
@@ -53,6 +56,11 @@ class ModelRow:
         """Size of the download (float32 weights)."""
         return 4 * self.parameters if self.file else 0
 
+    @property
+    def downloads(self) -> tuple[str, ...]:
+        """Files of the repository that are needed; the last one holds the weights."""
+        return (self.file,) if self.file and self.config != CONFIG else (CONFIG, WEIGHTS)
+
 
 class ListedModel(NamedTuple):
     """A row as shown to a user."""
@@ -66,6 +74,11 @@ class ListedModel(NamedTuple):
     """Where the weights come from."""
     cached: bool
     """Whether it can be used now, without a download."""
+
+
+def _moge(name: str, parameters: int) -> ModelRow:
+    config = "model_config in the file"
+    return ModelRow(name, "moge", MOGE_LICENCE, parameters, f"Ruicheng/{name}", MOGE_FILE, config)
 
 
 def _dust3r(name: str, repository: str, parameters: int) -> ModelRow:
@@ -87,6 +100,11 @@ MODELS = (
         WEIGHTS,
         CONFIG,
     ),
+    _moge("moge-vitl", 314),
+    _moge("moge-2-vitl", 326),
+    _moge("moge-2-vitl-normal", 331),
+    _moge("moge-2-vitb-normal", 105),
+    _moge("moge-2-vits-normal", 35),
 )
 """Everything ``load_model`` takes by name."""
 
@@ -137,8 +155,8 @@ def list_models() -> list[ListedModel]:
     ]
 
 
-def load_model(model: str | Path, device: str = "auto", dtype: str = "auto") -> PairModel:
-    """A pair model by registry name, hub id (``owner/name``), or path of a checkpoint file or hub folder.
+def load_model(model: str | Path, device: str = "auto", dtype: str = "auto") -> PairModel | MonocularModel:
+    """A model by registry name, hub id (``owner/name``), or path of a checkpoint file or hub folder.
 
     Released weights are downloaded once, with their licence shown on stderr before. ``device`` is ``auto``, ``cpu`` or
     ``cuda``; ``dtype`` is ``auto`` (bfloat16 where the processor is faster with it), ``float32`` or ``bfloat16``.
@@ -175,7 +193,7 @@ def load_croco(path: str | Path, device: str = "auto", dtype: str = "auto") -> C
     return loaded
 
 
-def _load_by_name(name: str, device: torch.device) -> PairModel:
+def _load_by_name(name: str, device: torch.device) -> PairModel | MonocularModel:
     row = next((row for row in MODELS if row.name == name or (row.repository or "").lower() == name.lower()), None)
     if row is not None and row.repository is None:
         return _from_checkpoint(_shipped(name), name, device)
@@ -191,7 +209,7 @@ def _load_by_name(name: str, device: torch.device) -> PairModel:
     raise UserError(f"There is no model or file {name!r}; {hint}")
 
 
-def _from_checkpoint(checkpoint: Checkpoint, name: str, device: torch.device) -> PairModel:
+def _from_checkpoint(checkpoint: Checkpoint, name: str, device: torch.device) -> PairModel | MonocularModel:
     """The network of a file, by what the file says of itself."""
     system = checkpoint.extra.get("system")
     if system == mini.SYSTEM:
@@ -200,6 +218,8 @@ def _from_checkpoint(checkpoint: Checkpoint, name: str, device: torch.device) ->
         from unposed.models.composed import Composed
 
         return Composed.from_checkpoint(checkpoint, device)
+    if is_moge(checkpoint.extra):
+        return Moge.from_checkpoint(checkpoint, name)
     arguments, config = checkpoint.extra.get("args"), checkpoint.extra.get("config")
     built = parse_constructor(arguments.get("model", "_()"))[0] if isinstance(arguments, dict) else None
     hub = config if isinstance(config, dict) and "head_type" in config else {}
@@ -227,38 +247,38 @@ def _shipped(name: str) -> Checkpoint:
 
 def _available(row: ModelRow) -> bool:
     if row.repository is not None:
-        return _cached(row.repository) is not None
+        return _cached(row.repository, row.downloads) is not None
     return row.name == "classic" or bool(_shipped_files())
 
 
-def _cached(repository: str) -> Path | None:
-    """The folder of a repository in the hub's cache, if both files are there."""
+def _cached(repository: str, names: tuple[str, ...]) -> Path | None:
+    """The last of the named files of a repository in the hub's cache, if all are there."""
     from huggingface_hub import try_to_load_from_cache
 
-    found = [try_to_load_from_cache(repository, name) for name in (CONFIG, WEIGHTS)]
-    return Path(found[1]).parent if all(isinstance(path, str) for path in found) and isinstance(found[1], str) else None
+    found = [try_to_load_from_cache(repository, name) for name in names]
+    return Path(str(found[-1])) if all(isinstance(path, str) for path in found) else None
 
 
 def _from_hub(repository: str, row: ModelRow | None) -> Checkpoint:
     """Read a repository's weights from the hub's cache, after a download where they are not in it."""
-    folder = _cached(repository)
-    if folder is None:
-        with _download_errors(repository):
-            folder = _download(repository, row.licence if row else "see its model card")
-    return read_checkpoint(folder)
+    names = row.downloads if row else (CONFIG, WEIGHTS)
+    weights = _cached(repository, names)
+    if weights is None:
+        with _download_errors(repository, names):
+            weights = _download(repository, names, row.licence if row else "see its model card")
+    return read_checkpoint(weights)
 
 
-def _download(repository: str, licence: str) -> Path:
+def _download(repository: str, names: tuple[str, ...], licence: str) -> Path:
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 
-    size = get_hf_file_metadata(hf_hub_url(repository, WEIGHTS)).size or 0  # asked once; the download itself retries
+    size = get_hf_file_metadata(hf_hub_url(repository, names[-1])).size or 0  # asked once; the download itself retries
     print(f"Downloading {repository}, {size / 1e6:.0f} MB. Licence of the weights: {licence}.", file=sys.stderr)
-    hf_hub_download(repository, CONFIG)
-    return Path(hf_hub_download(repository, WEIGHTS)).parent
+    return [Path(hf_hub_download(repository, name)) for name in names][-1]
 
 
 @contextmanager
-def _download_errors(repository: str) -> Iterator[None]:
+def _download_errors(repository: str, names: tuple[str, ...]) -> Iterator[None]:
     from huggingface_hub.errors import (
         EntryNotFoundError,
         GatedRepoError,
@@ -271,19 +291,19 @@ def _download_errors(repository: str) -> Iterator[None]:
     except GatedRepoError as error:
         raise UserError(f"{repository} wants consent: accept its terms on huggingface.co and log in.") from error
     except LocalEntryNotFoundError as error:
-        raise _unreachable(repository) from error
+        raise _unreachable(repository, names) from error
     except RepositoryNotFoundError as error:
         raise UserError(f"There is no model {repository!r} on the hub; check its name.") from error
     except EntryNotFoundError as error:
         raise UserError(
-            f"{repository} lacks {CONFIG} or {WEIGHTS}; download its checkpoint and give the path."
+            f"{repository} lacks {' or '.join(names)}; download its checkpoint and give the path."
         ) from error
     except Exception as error:  # the hub's client lets the errors of its HTTP library through
-        raise _unreachable(repository) from error
+        raise _unreachable(repository, names) from error
 
 
-def _unreachable(repository: str) -> UserError:
+def _unreachable(repository: str, names: tuple[str, ...]) -> UserError:
     return UserError(
         f"The weights of {repository} are not on this machine and could not be downloaded; connect to the internet, or "
-        f"copy {CONFIG} and {WEIGHTS} from another machine into a folder and give its path."
+        f"copy {' and '.join(names)} from another machine and give the path of {names[-1]}."
     )

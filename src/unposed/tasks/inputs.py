@@ -82,7 +82,10 @@ def as_model(model: str | Path | PairModel, device: str, report: Reporter) -> Pa
     if model == "auto":
         model, reason = choose_default()
         report.say(f"model: {model} ({reason})")
-    return load_model(model, device=device)
+    loaded = load_model(model, device=device)
+    if not isinstance(loaded, PairModel):
+        raise UserError(f"{loaded.name} looks at one photo at a time and sees no poses; use it with `unposed depth`.")
+    return loaded
 
 
 def model_identity(asked: str | Path | PairModel, model: PairModel) -> str:
