@@ -1,7 +1,7 @@
 import torch
 
 from tests.align.synthetic import cloud, exact_matches, ring
-from unposed.align.tracks import build_tracks, triangulated_tracks
+from unposed.align.tracks import build_tracks, triangulated_tracks, without_short_tracks
 from unposed.geometry.cameras import project
 from unposed.geometry.transforms import transform_points
 from unposed.views import Matches
@@ -58,3 +58,15 @@ def test_rays_that_hardly_diverge_are_dropped() -> None:
     close = [cameras[0], cameras[0].__class__(cameras[0].intrinsics, cameras[0].world_from_camera.clone(), 640, 480)]
     close[1].world_from_camera[0, 3] += 0.01
     assert len(triangulated_tracks(exact_matches(cloud(), views, close), views, close).points) == 0
+
+
+def test_only_matches_of_long_tracks_are_kept() -> None:
+    a, b, c = (torch.tensor([[float(x), 5.0], [float(x), 50.0]]) for x in (10, 20, 30))
+    sure = torch.ones(2)
+    matches = {(0, 1): Matches(a, b, sure), (1, 2): Matches(b[:1], c[:1], sure[:1])}
+    kept = without_short_tracks(matches, 3)
+    assert torch.equal(kept[0, 1].points_a, a[:1])
+    assert torch.equal(kept[1, 2].points_b, c[:1])
+    assert len(without_short_tracks(matches, 2)[0, 1].points_a) == 2
+    assert len(without_short_tracks(matches, 4)[0, 1].points_a) == 0
+    assert without_short_tracks({}, 2) == {}

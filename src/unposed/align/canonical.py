@@ -70,6 +70,25 @@ class CanonicalView:
         anchor = self.relative_depth[row * self.stride + half, column * self.stride + half]
         return row * columns + column, own / anchor
 
+    def depth_on(
+        self, anchor_depth: Float[Tensor, "anchors"], zoom: Float[Tensor, ""] | float = 1.0
+    ) -> Float[Tensor, "height width"]:
+        """Depth of every pixel from depths of the anchors (row-major); ``zoom`` as in :func:`depth_ratio`.
+
+        Not finite, or not positive, where the canonical view has no usable depth.
+        """
+        spread = spread_anchors(self.relative_depth, self.stride)
+        return depth_ratio(self.relative_depth / spread, zoom) * anchor_depth[self.anchor_of_pixels]
+
+    @property
+    def anchor_of_pixels(self) -> Int[Tensor, "height width"]:
+        """Index (row-major) of every pixel's anchor."""
+        rows, columns = self.grid
+        height, width = self.confidence.shape
+        row = (torch.arange(height) // self.stride).clamp(max=rows - 1)
+        column = (torch.arange(width) // self.stride).clamp(max=columns - 1)
+        return row[:, None] * columns + column
+
     def focal(
         self, principal_point: Float[Tensor, "2"], method: Literal["weiszfeld", "median"] = "weiszfeld"
     ) -> Float[Tensor, ""]:
@@ -142,6 +161,14 @@ class CanonicalSums:
             return 1.0
         sure = both & (certain >= certain[both].median())
         return float((mean[sure] / depth[sure]).median())
+
+
+def depth_ratio(offset: Tensor, zoom: Tensor | float) -> Tensor:
+    """Ratio of a pixel's depth to its anchor's when the focal is not the one it was measured with.
+
+    ``offset`` is the ratio at the canonical focal and ``zoom`` that focal over the present one.
+    """
+    return 1 + (offset - 1) * zoom
 
 
 def spread_anchors(values: Float[Tensor, "height width *rest"], stride: int) -> Float[Tensor, "height width *rest"]:

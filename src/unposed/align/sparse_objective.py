@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unposed.align.anchored import AnchoredMatches
+from unposed.align.canonical import depth_ratio
 from unposed.align.kinematic import KinematicTree
 from unposed.geometry.cameras import intrinsics_matrix
 from unposed.geometry.rotations import matrix_from_quaternion
@@ -126,14 +127,6 @@ class SparseScene:
         zoom = data.base_focal / self.focal
         depth = self.depth[data.anchor] * depth_ratio(data.offset, zoom[data.view])
         return lift(data.pixel, depth, self.intrinsics[data.view], self.world_from_camera[data.view])
-
-
-def depth_ratio(offset: Tensor, zoom: Tensor) -> Tensor:
-    """Ratio of a pixel's depth to its anchor's when the focal is not the one it was measured with.
-
-    ``offset`` is the ratio at the canonical focal and ``zoom`` that focal over the present one.
-    """
-    return 1 + (offset - 1) * zoom
 
 
 def lift(

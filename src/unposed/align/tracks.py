@@ -38,6 +38,22 @@ def build_tracks(matches: Mapping[Pair, Matches]) -> tuple[Tensor, Tensor, Tenso
     return torch.from_numpy(view[seen_again]), keypoints.pixel[seen_again], torch.from_numpy(track)
 
 
+def without_short_tracks(matches: Mapping[Pair, Matches], min_length: int) -> dict[Pair, Matches]:
+    """The matches whose chain of matches joins at least ``min_length`` features, several of one view included.
+
+    What MASt3R-SfM's export keeps of matches before COLMAP verifies them.
+    """
+    keypoints = merge_keypoints(matches)
+    links = torch.cat([torch.zeros(0, 2, dtype=torch.long), *keypoints.links.values()]).numpy()
+    track = _components(links, len(keypoints.view))
+    long = torch.from_numpy(np.bincount(track)[track] >= min_length)
+    kept = {pair: long[found[:, 0]] for pair, found in keypoints.links.items()}
+    return {
+        pair: Matches(found.points_a[kept[pair]], found.points_b[kept[pair]], found.confidence[kept[pair]])
+        for pair, found in matches.items()
+    }
+
+
 def _components(links: np.ndarray, count: int) -> np.ndarray:
     graph = coo_array((np.ones(len(links)), (links[:, 0], links[:, 1])), shape=(count, count))
     return connected_components(graph, directed=False)[1]
