@@ -83,12 +83,14 @@ class Description:
 class _AsmkRetriever:
     """Descriptions by a codebook, compared by ASMK."""
 
-    def __init__(self, centroids: Float[Tensor, "words dim"]) -> None:
+    def __init__(self, centroids: Float[Tensor, "words dim"], device: torch.device | str = "cpu") -> None:
+        """Codewords are searched on ``device``, where a large codebook has its cost; all else is on the CPU."""
         self.centroids = centroids
+        self._searched = centroids.to(device)
 
     def aggregate(self, features: Float[Tensor, "n dim"]) -> Description:
         """Describe a view by its local features."""
-        nearest = asmk.nearest_words(features, self.centroids, QUERY_WORDS)
+        nearest = asmk.nearest_words(features.to(self._searched.device), self._searched, QUERY_WORDS).cpu()
         query = asmk.aggregate(features, self.centroids, nearest)
         return Description(query, asmk.aggregate(features, self.centroids, nearest[:, :1]))
 
@@ -137,7 +139,7 @@ class TokenRetriever(_AsmkRetriever):
     """Retrieval by the strongest encoder tokens of a network of the family, with a released head and codebook."""
 
     def __init__(self, model: PairModel, head: RetrievalHead, centroids: Float[Tensor, "words dim"]) -> None:
-        super().__init__(centroids)
+        super().__init__(centroids, getattr(model, "device", "cpu"))
         self.model, self.head = model, head
 
     @classmethod
