@@ -1,7 +1,7 @@
 """Leave-one-out localisation on photo sets with reference cameras: ``python benchmarks/localize.py SET...``.
 
-A set is a folder with photos, ``gt.json`` and a COLMAP model in ``colmap/``. Every photo is localised against the cameras
-of all others, without any 3D of the map. Prints a row a set.
+A set is a folder with photos, ``gt.json`` and a COLMAP model in ``colmap/``. Every photo is localised against the
+cameras of all others, without any 3D of the map. Prints a row a set.
 """
 
 import argparse
@@ -12,8 +12,7 @@ import torch
 
 from unposed.evaluation.photo_sets import read_reference
 from unposed.evaluation.pose import rotation_error
-from unposed.models.registry import load_model
-from unposed.tasks.inputs import as_photo
+from unposed.tasks.inputs import as_model, as_photo
 from unposed.tasks.localize import TOP_K
 from unposed.tasks.localizer import Localizer
 from unposed.tasks.posed_map import read_map
@@ -27,7 +26,7 @@ def main() -> None:
     parser.add_argument("--model", default="mini")
     parser.add_argument("--top-k", type=int, default=TOP_K)
     options = parser.parse_args()
-    model = load_model(options.model)
+    model = as_model(options.model, "auto", Silent())
     print(
         "set, placed, median deg, median % of extent, worst deg, worst %, error / sigma (rotation, position), s a query"
     )

@@ -113,7 +113,6 @@ class Reference:
 class PosedMap:
     """Photos with known cameras in one world."""
 
-    name: str
     references: tuple[Reference, ...]
     metric: bool | None
     """Whether lengths are metres; None where the files do not say."""
@@ -188,7 +187,7 @@ def _from_scene(scene: Scene, name: str, images: str | Path | None, report: Repo
         if (place := _place(images, item.view.name)) is not None:
             item = replace(item, view=replace(item.view, path=place))
         references.append(Reference(item.view.name, item.camera, None, item, threshold, points))
-    return PosedMap(name, tuple(references), scene.metric)
+    return PosedMap(tuple(references), scene.metric)
 
 
 def _from_colmap(folder: Path, images: str | Path | None, report: Reporter) -> PosedMap:
@@ -238,7 +237,7 @@ def _posed(
         )
     if len(references) < len(cameras):
         report.say(f"{len(cameras) - len(references)} of the {len(cameras)} photos of the map are missing or unusable")
-    return PosedMap(name, tuple(references), None)
+    return PosedMap(tuple(references), None)
 
 
 def _place(images: str | Path | None, *names: str) -> Path | None:
