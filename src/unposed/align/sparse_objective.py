@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from unposed.align.anchored import AnchoredMatches
@@ -141,6 +141,14 @@ def lift(
     return (world_from_camera[..., :3, :3] @ local[..., None]).squeeze(-1) + world_from_camera[..., :3, 3]
 
 
+def held_points(
+    sizes: Int[Tensor, "views 2"], intrinsics: Float[Tensor, "views 3 3"], depth: Float[Tensor, "views"]
+) -> Float[Tensor, "views 3"]:
+    """Points behind the middle of every picture, in the cameras: a pose moves them, and focal and depth leave them."""
+    slope = (sizes / 2 - intrinsics[:, :2, 2]) / intrinsics.diagonal(dim1=1, dim2=2)[:, :2]
+    return depth[:, None] * torch.cat([slope, torch.ones_like(slope[:, :1])], 1)
+
+
 def view_points(
     points: Float[Tensor, "*n 3"], camera_from_world: Float[Tensor, "*n 4 4"], intrinsics: Float[Tensor, "*n 3 3"]
 ) -> Float[Tensor, "*n 2"]:
@@ -178,12 +186,11 @@ class CameraModel:
         unit = 1 / size.min()  # the smallest view keeps size 1, else the scene would shrink to nothing
         typical = size * self._typical * focal / data.base_focal
         poses = self._chain(parameters)
-        slope = data.sizes / focal[:, None] * (0.5 - parameters.principal_point)
-        held = typical[:, None] * torch.cat([slope, torch.ones_like(slope[:, :1])], 1)
+        intrinsics = intrinsics_matrix(focal.expand(len(data.sizes)), parameters.principal_point * data.sizes)
+        held = held_points(data.sizes, intrinsics, typical)
         centres = unit * (poses[:, :3, 3] - (poses[:, :3, :3] @ held[..., None]).squeeze(-1))
-        principal = parameters.principal_point * data.sizes
         return SparseScene(
-            intrinsics_matrix(focal, principal),
+            intrinsics,
             rigid(poses[:, :3, :3], centres),
             unit * self._depth(parameters, size, typical),
         )
@@ -265,22 +272,32 @@ class SparseObjective:
         return (weight * soft_power(distance, self._recipe.fallback_exponent)).sum() / weight.sum()
 
 
+def coarse_residuals(scene: SparseScene, data: AnchoredMatches) -> Float[Tensor, "matches 3"]:
+    """What lies between the two points of every match, in the world."""
+    points = scene.match_points(data)
+    return points[:, 0] - points[:, 1]
+
+
+def fine_residuals(scene: SparseScene, data: AnchoredMatches) -> Float[Tensor, "matches 2 2"]:
+    """Either pixel of every match less the projection of the other side's point, in pixels."""
+    view = data.view
+    camera_from_world = invert_rigid(scene.world_from_camera)[view]
+    return data.pixel - view_points(scene.match_points(data).flip(1), camera_from_world, scene.intrinsics[view])
+
+
 def coarse_loss(
     scene: SparseScene, data: AnchoredMatches, exponent: float = PUBLISHED.coarse_exponent
 ) -> Float[Tensor, ""]:
-    """Weighted mean of the distances between the two points of every match, in the world (equation 6)."""
-    points = scene.match_points(data)
-    cost = soft_power((points[:, 0] - points[:, 1]).norm(dim=-1), exponent)
+    """Mean over matches, weighted by confidence, of the distances between their points (equation 6)."""
+    cost = soft_power(coarse_residuals(scene, data).norm(dim=-1), exponent)
     return (data.confidence * cost).sum() / data.confidence.sum().clamp(min=1e-20)
 
 
 def fine_loss(
     scene: SparseScene, data: AnchoredMatches, exponent: float = PUBLISHED.fine_exponent
 ) -> Float[Tensor, ""]:
-    """Weighted mean of the distances, in pixels, of every match's points seen in each other's view (equation 7)."""
-    points, view = scene.match_points(data).flip(1), data.view
-    seen = view_points(points, invert_rigid(scene.world_from_camera)[view], scene.intrinsics[view])
-    cost = soft_power((data.pixel - seen).norm(dim=-1), exponent)
+    """Mean over matches and their sides, weighted by confidence, of the distances in pixels (equation 7)."""
+    cost = soft_power(fine_residuals(scene, data).norm(dim=-1), exponent)
     return (data.confidence[:, None] * cost).sum() / (2 * data.confidence.sum()).clamp(min=1e-20)
 
 
