@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
 from unposed.geometry.rotations import rotation_angle
@@ -78,6 +78,14 @@ class Matches:
     confidence: Float[Tensor, "n"]
     """Larger is better; the model's own scale."""
 
+    def swapped(self) -> "Matches":
+        """The same with view b first."""
+        return Matches(self.points_b, self.points_a, self.confidence)
+
+    def where(self, kept: Bool[Tensor, "n"]) -> "Matches":
+        """Only some of them."""
+        return Matches(self.points_a[kept], self.points_b[kept], self.confidence[kept])
+
 
 @dataclass(frozen=True, eq=False)
 class PairPrediction:
@@ -94,7 +102,8 @@ class PairPrediction:
     """Unit local descriptors, where the model has a matching head (MASt3R)."""
     descriptors_j: Float[Tensor, "height_j width_j channels"] | None = None
     matches: Matches | None = None
-    """Correspondences that the model itself found and verified (i is a, j is b), where it works that way."""
+    """Correspondences that the model itself found and verified (i is a, j is b), where it works that way; or what its
+    descriptors tell, once these have been matched and let go."""
     descriptor_confidence_i: Float[Tensor, "height_i width_i"] | None = None
     """How far a descriptor can be trusted; the model's own definition, positive (MASt3R, section 3.2)."""
     descriptor_confidence_j: Float[Tensor, "height_j width_j"] | None = None

@@ -1,65 +1,135 @@
-"""Matching pixels of a pair prediction: the model's own verified ones, or reciprocal neighbours."""
+"""Matching pixels of a pair: a model's own verified ones, or reciprocal neighbours of its descriptors or points."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from unposed.geometry.neighbours import nearest_neighbours
-from unposed.views import Matches, PairPrediction
+from unposed.align.reciprocal import STRIDE, ReciprocalMatcher, described, match_both_ways, match_symmetric
+from unposed.geometry.focal import focal_from_pointmap
+from unposed.models.base import MatchModel, PairMatches, PairModel
+from unposed.models.inference import encode_views, predict_pairs
+from unposed.views import Matches, Pair, PairPrediction, View
+
+BORDER = 3
+"""Descriptors of pixels nearer to the border of their view than this are not believed (MASt3R, released code)."""
+_PAIRS_AT_ONCE = 16
+"""Pairs of which a network's predictions may wait for the other order's."""
 
 
-def pair_matches(prediction: PairPrediction, *, stride: int = 8, min_confidence: float = 1.2) -> Matches:
+def pair_matches(prediction: PairPrediction, *, stride: int = STRIDE, min_confidence: float = 1.2) -> Matches:
     """Matches (view pixels) between the two views of a prediction.
 
-    A model's own matches are taken as they are. Else pixels of view i on a grid of ``stride`` are matched to all of
-    view j and kept when mutual on that grid's neighbourhood: by descriptor where there are some (MASt3R, section 3.3),
-    by nearest point in 3D otherwise (DUSt3R, section 3.3). Grid pixels recur in every pair of view i, so that tracks
-    over several views grow from them. Confidence is the product of both pixels' confidences.
+    A model's own matches are taken as they are. Descriptors are matched from a grid of ``stride`` in both views
+    (MASt3R, section 3.3); a match is as sure as the less sure of its descriptors. Without descriptors, pixels of view i
+    on the grid are matched to the nearest point in 3D and kept when the way back ends near them (DUSt3R, section 3.3),
+    among points of ``min_confidence``; grid pixels recur in every pair of view i, so that tracks over several views
+    grow from them, and confidence is the product of both pixels' confidences.
     """
     if prediction.matches is not None:
         return prediction.matches
-    if prediction.descriptors_i is not None and prediction.descriptors_j is not None:
-        features_i, features_j = prediction.descriptors_i, prediction.descriptors_j
-    else:
-        features_i, features_j = prediction.points_i, prediction.points_j
-    pixels_i, queries = _grid_features(features_i, prediction.confidence_i, stride, min_confidence)
-    pixels_j, targets = _grid_features(features_j, prediction.confidence_j, 1, min_confidence)
-    if len(queries) == 0 or len(targets) == 0:
-        return Matches(torch.zeros(0, 2), torch.zeros(0, 2), torch.zeros(0))
-    # A query's best target must find a pixel within the query's own grid cell when searched back over all of view i.
-    pixels_all, everything = _grid_features(features_i, prediction.confidence_i, 1, min_confidence)
-    forward = nearest_neighbours(queries, targets)
-    back = nearest_neighbours(targets[forward], everything)
-    mutual = (pixels_all[back] - pixels_i).abs().amax(-1) <= stride / 4
-    a, b = pixels_i[mutual], pixels_j[forward[mutual]]
-    confidence = _at(prediction.confidence_i, a) * _at(prediction.confidence_j, b)
-    return Matches(a.float(), b.float(), confidence)
-
-
-def _grid_features(features: Tensor, confidence: Tensor, stride: int, min_confidence: float) -> tuple[Tensor, Tensor]:
-    """Pixels (x, y) on a grid with enough confidence, and their features."""
-    half = stride // 2
-    kept = torch.zeros_like(confidence, dtype=torch.bool)
-    kept[half::stride, half::stride] = True
-    kept &= confidence >= min_confidence
-    y, x = kept.nonzero(as_tuple=True)
-    return torch.stack([x, y], -1), features[y, x]
-
-
-def _at(image: Tensor, pixels: Tensor) -> Tensor:
-    return image[pixels[:, 1].long(), pixels[:, 0].long()]
+    if prediction.descriptors_i is None:
+        return _by_points(prediction, stride, min_confidence)
+    return _off_border(match_both_ways(*described(prediction), stride), prediction)
 
 
 def matches_both_ways(forward: PairPrediction, backward: PairPrediction) -> Matches:
     """Matches (view pixels; a is the first view of ``forward``) that the predictions for (a, b) and (b, a) give.
 
-    A model's own verified matches are the same both ways and are taken once.
+    A model's own verified matches are the same both ways and are taken once. What descriptors of both predictions find
+    counts once, with the geometric mean of its confidences (MASt3R-SfM, section 4).
     """
-    there = pair_matches(forward)
     if forward.matches is not None:
-        return there
-    back = pair_matches(backward)
+        return forward.matches
+    if forward.descriptors_i is not None:
+        return _off_border(match_symmetric(forward, backward), forward)
+    there, back = pair_matches(forward), pair_matches(backward).swapped()
     return Matches(
-        torch.cat([there.points_a, back.points_b]),
-        torch.cat([there.points_b, back.points_a]),
+        torch.cat([there.points_a, back.points_a]),
+        torch.cat([there.points_b, back.points_b]),
         torch.cat([there.confidence, back.confidence]),
     )
+
+
+def with_matches(prediction: PairPrediction) -> PairPrediction:
+    """The prediction with its descriptors, which are large, turned into matches; without descriptors as it is."""
+    if prediction.descriptors_i is None:
+        return prediction
+    return replace(
+        prediction,
+        matches=pair_matches(prediction),
+        descriptors_i=None,
+        descriptors_j=None,
+        descriptor_confidence_i=None,
+        descriptor_confidence_j=None,
+    )
+
+
+def predict_matches(
+    model: PairModel, views: Sequence[View], pairs: Sequence[Pair], features: Sequence[Any] | None = None
+) -> Iterator[tuple[Pair, PairMatches]]:
+    """Matches of unordered pairs, as they become ready; no depth is worked out where the model can do without.
+
+    Other models predict every pair both ways round; predictions are let go as soon as the other order is there.
+    ``features`` are those of all views, from the model's ``encode``, where the caller has them already.
+    """
+    features = encode_views(model, views, pairs) if features is None else features
+    if isinstance(model, MatchModel):
+        yield from model.match_pairs(views, features, pairs)
+        return
+    for start in range(0, len(pairs), _PAIRS_AT_ONCE):
+        part = pairs[start : start + _PAIRS_AT_ONCE]
+        waiting: dict[Pair, PairPrediction] = {}
+        both = [order for i, j in part for order in ((i, j), (j, i))]
+        for (i, j), prediction in predict_pairs(model, views, both, features):
+            other = waiting.pop((j, i), None)
+            if other is None:
+                waiting[i, j] = prediction
+            elif (i, j) in part:
+                yield (i, j), matches_of_both(prediction, other)
+            else:
+                yield (j, i), matches_of_both(other, prediction)
+
+
+def matches_of_both(forward: PairPrediction, backward: PairPrediction) -> PairMatches:
+    """Matches and focal lengths that the predictions for (a, b) and (b, a) tell."""
+    focals = focal_of_first_view(forward), focal_of_first_view(backward)
+    return PairMatches(matches_both_ways(forward, backward), focals, verified=forward.matches is not None)
+
+
+def focal_of_first_view(prediction: PairPrediction) -> float:
+    """Focal length in view pixels that the first view's pointmap tells, more sure pixels counting more."""
+    height, width = prediction.confidence_i.shape
+    centre = torch.tensor([(width - 1) / 2, (height - 1) / 2])
+    weights = prediction.confidence_i.log() + 1e-6
+    return float(focal_from_pointmap(prediction.points_i, centre, weights))
+
+
+def _by_points(prediction: PairPrediction, stride: int, min_confidence: float) -> Matches:
+    """Grid pixels of view i whose nearest point in view j has its nearest point in view i within stride / 4 of them."""
+    sure_i, sure_j = prediction.confidence_i >= min_confidence, prediction.confidence_j >= min_confidence
+    pixels_i, pixels_j = sure_i.nonzero().flip(-1), sure_j.nonzero().flip(-1)
+    start = (pixels_i % stride == stride // 2).all(-1).nonzero()[:, 0]
+    if len(start) == 0 or len(pixels_j) == 0:
+        return Matches(torch.zeros(0, 2), torch.zeros(0, 2), torch.zeros(0))
+    matcher = ReciprocalMatcher(prediction.points_i[sure_i][None], prediction.points_j[sure_j][None])
+    paths = matcher.follow(start, rounds=1)
+    mutual = (pixels_i[paths.a] - pixels_i[start]).abs().amax(-1) <= stride / 4
+    a, b = pixels_i[start[mutual]], pixels_j[paths.b[mutual]]
+    confidence = _at(prediction.confidence_i, a) * _at(prediction.confidence_j, b)
+    return Matches(a.float(), b.float(), confidence)
+
+
+def _off_border(found: Matches, prediction: PairPrediction) -> Matches:
+    """The matches that have no pixel in the outermost rows and columns."""
+    kept = torch.ones_like(found.confidence, dtype=torch.bool)
+    for pixels, confidence in ((found.points_a, prediction.confidence_i), (found.points_b, prediction.confidence_j)):
+        height, width = confidence.shape
+        kept &= ((pixels >= BORDER) & (pixels < pixels.new_tensor([width, height]) - BORDER)).all(-1)
+    return found.where(kept)
+
+
+def _at(image: Tensor, pixels: Tensor) -> Tensor:
+    return image[pixels[:, 1], pixels[:, 0]]

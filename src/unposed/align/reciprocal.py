@@ -59,7 +59,7 @@ class ReciprocalMatcher:
     """Two images' descriptors, ready to be matched from either side and from any start pixels."""
 
     def __init__(self, a: Descriptors, b: Descriptors) -> None:
-        """Descriptors are unit vectors: the nearest has the largest inner product."""
+        """Nearest by Euclid: of unit descriptors, the one with the largest inner product. Points in space will do."""
         flat_a, flat_b = a.flatten(0, 1), b.flatten(0, 1)
         self._sizes = (a.shape[0], a.shape[1]), (b.shape[0], b.shape[1])
         self._sides = _Side(flat_a, NeighbourIndex(flat_b)), _Side(flat_b, NeighbourIndex(flat_a))
@@ -104,6 +104,15 @@ class ReciprocalMatcher:
         return _unique(other, own) if from_b else _unique(own, other)
 
 
+def described(prediction: PairPrediction) -> tuple[Descriptors, Descriptors, Confidence, Confidence]:
+    """Descriptors of both views of a prediction, and how far they can be trusted."""
+    di, dj = prediction.descriptors_i, prediction.descriptors_j
+    qi, qj = prediction.descriptor_confidence_i, prediction.descriptor_confidence_j
+    if di is None or dj is None or qi is None or qj is None:
+        raise ValueError("matching by descriptors needs predictions that have them")
+    return di, dj, qi, qj
+
+
 def start_grid(height: int, width: int, stride: int) -> Pixels:
     """Linear indices of the pixels at stride // 2, stride // 2 + stride, ... of rows and columns."""
     y, x = torch.arange(stride // 2, height, stride), torch.arange(stride // 2, width, stride)
@@ -130,10 +139,7 @@ def match_symmetric(forward: PairPrediction, backward: PairPrediction, stride: i
     """
     sides = []
     for prediction, swapped in ((forward, False), (backward, True)):
-        di, dj = prediction.descriptors_i, prediction.descriptors_j
-        qi, qj = prediction.descriptor_confidence_i, prediction.descriptor_confidence_j
-        if di is None or dj is None or qi is None or qj is None:
-            raise ValueError("matching by descriptors needs predictions that have them")
+        di, dj, qi, qj = described(prediction)
         (da, qa), (db, qb) = ((dj, qj), (di, qi)) if swapped else ((di, qi), (dj, qj))
         matcher = ReciprocalMatcher(da, db)
         for from_b in (False, True):

@@ -48,10 +48,7 @@ def without_short_tracks(matches: Mapping[Pair, Matches], min_length: int) -> di
     track = _components(links, len(keypoints.view))
     long = torch.from_numpy(np.bincount(track)[track] >= min_length)
     kept = {pair: long[found[:, 0]] for pair, found in keypoints.links.items()}
-    return {
-        pair: Matches(found.points_a[kept[pair]], found.points_b[kept[pair]], found.confidence[kept[pair]])
-        for pair, found in matches.items()
-    }
+    return {pair: found.where(kept[pair]) for pair, found in matches.items()}
 
 
 def _components(links: np.ndarray, count: int) -> np.ndarray:

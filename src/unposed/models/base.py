@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from unposed.io.photos import ImageRule
-from unposed.views import Pair, PairPrediction, View
+from unposed.views import Matches, Pair, PairPrediction, View
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,32 @@ class PairModel(Protocol):
 
         The model sees all pairs that are still to do, so it may batch by shape, share work between (i, j) and (j, i),
         or agree on one focal length first. Results are on the CPU, in float32.
+        """
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class PairMatches:
+    """What a model says of two views where only their matches are asked for."""
+
+    matches: Matches
+    """In pixels of the views."""
+    focals: tuple[float, float]
+    """Focal lengths of both views in their pixels, as the model has them."""
+    verified: bool
+    """Whether the model has checked the matches against one geometry; they are then sub-pixel."""
+
+
+@runtime_checkable
+class MatchModel(Protocol):
+    """Matches views without working out their depth."""
+
+    def match_pairs(
+        self, views: Sequence[View], features: Sequence[Any], pairs: Sequence[Pair]
+    ) -> Iterator[tuple[Pair, PairMatches]]:
+        """Matches of pairs of indices into ``views``, in order; those that the predictions of ``decode`` would carry.
+
+        ``features`` are those of ``encode``, needed only of the views that are in pairs.
         """
         ...
 

@@ -9,6 +9,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -19,7 +20,7 @@ from unposed.geometry.essential import SIGNIFICANCE, TwoView
 from unposed.geometry.transforms import invert_rigid, transform_points
 from unposed.io.resize import ImageRule
 from unposed.models import sift
-from unposed.models.base import FocalEstimate
+from unposed.models.base import FocalEstimate, PairMatches
 from unposed.models.plane_sweep import sweep_both
 from unposed.models.two_view import FOCAL_SPREAD, consensus_focal, estimate_two_view
 from unposed.views import Matches, Pair, PairPrediction, View
@@ -34,6 +35,8 @@ NOTHING = torch.zeros(0, 2, dtype=torch.long)
 """The matches of a photo with itself, which say nothing of its depth."""
 FEW_PAIRS = 3
 """Cameras seen by fewer pairs of their own share one focal with all others of that kind."""
+
+_Result = TypeVar("_Result")
 
 
 class Classic:
@@ -66,19 +69,39 @@ class Classic:
         asked: dict[Pair, list[Pair]] = defaultdict(list)
         for i, j in pairs:
             asked[min(i, j), max(i, j)].append((i, j))
-        matches = {(i, j): self.match(features[i], features[j]) for i, j in asked if i != j}
-        points = _matched_points(features, matches)
-        focals = [estimate.focal for estimate in agree_on_focals(views, points)]
-
-        def solve(pair: Pair) -> _Solved:
-            i, j = pair
-            return _solve(
-                views[i], views[j], features[i], features[j], focals[i], focals[j], matches.get(pair, NOTHING)
-            )
-
+        solve = self._solver(_solve, views, features, asked)
         for pair, solved in zip(asked, _ahead(solve, asked), strict=True):
             for order in dict.fromkeys(asked[pair]):
                 yield order, solved.prediction(swapped=order != pair)
+
+    def match_pairs(
+        self, views: Sequence[View], features: Sequence[sift.Keypoints], pairs: Sequence[Pair]
+    ) -> Iterator[tuple[Pair, PairMatches]]:
+        """The matches that predictions carry, without the plane sweep."""
+        ordered = [(min(i, j), max(i, j)) for i, j in pairs]
+        solve = self._solver(_find_geometry, views, features, ordered)
+        for pair, found in zip(pairs, _ahead(solve, ordered), strict=True):
+            swapped = pair[0] > pair[1]
+            focals = found.focals[::-1] if swapped else found.focals
+            yield pair, PairMatches(found.matches.swapped() if swapped else found.matches, focals, verified=True)
+
+    def _solver(
+        self,
+        solve: Callable[["_Question"], _Result],
+        views: Sequence[View],
+        features: Sequence[sift.Keypoints],
+        pairs: Iterable[Pair],
+    ) -> Callable[[Pair], _Result]:
+        """``solve`` for a pair of indices; the pairs have agreed on focals."""
+        matches = {(i, j): self.match(features[i], features[j]) for i, j in pairs if i != j}
+        focals = [estimate.focal for estimate in agree_on_focals(views, _matched_points(features, matches))]
+
+        def solve_pair(pair: Pair) -> _Result:
+            i, j = pair
+            found = matches.get(pair, NOTHING)
+            return solve(_Question(views[i], views[j], features[i], features[j], (focals[i], focals[j]), found))
+
+        return solve_pair
 
 
 def _matched_points(
@@ -90,11 +113,11 @@ def _matched_points(
     }
 
 
-def _ahead(function: Callable[[Pair], "_Solved"], pairs: Iterable[Pair]) -> Iterator["_Solved"]:
+def _ahead(function: Callable[[Pair], _Result], pairs: Iterable[Pair]) -> Iterator[_Result]:
     """Results in order, worked out by one thread per processor, never more than a few ahead of who asks for them."""
     workers = torch.get_num_threads()
     with ThreadPoolExecutor(workers) as pool:
-        waiting: deque[Future[_Solved]] = deque()
+        waiting: deque[Future[_Result]] = deque()
         for pair in pairs:
             waiting.append(pool.submit(function, pair))
             if len(waiting) > 2 * workers:
@@ -122,7 +145,7 @@ class _Solved:
                 transform_points(self.j_from_i, self.points_i),
                 self.confidence_j,
                 self.confidence_i,
-                matches=Matches(self.matches.points_b, self.matches.points_a, self.matches.confidence),
+                matches=self.matches.swapped(),
             )
         return PairPrediction(
             self.points_i,
@@ -133,32 +156,55 @@ class _Solved:
         )
 
 
-def _solve(
-    view_i: View,
-    view_j: View,
-    keypoints_i: sift.Keypoints,
-    keypoints_j: sift.Keypoints,
-    focal_i: float,
-    focal_j: float,
-    found: Int[Tensor, "n 2"],
-) -> _Solved:
+@dataclass(frozen=True, eq=False)
+class _Question:
+    """An unordered pair to solve."""
+
+    view_i: View
+    view_j: View
+    keypoints_i: sift.Keypoints
+    keypoints_j: sift.Keypoints
+    focals: tuple[float, float]
+    found: Int[Tensor, "n 2"]
+    """Keypoints that look alike."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Geometry:
+    """How two views stand to each other."""
+
+    pose: TwoView | None
+    """None where chance would explain the matches too."""
+    matches: Matches
+    """Those that obey the pose."""
+    focals: tuple[float, float]
+
+
+def _find_geometry(pair: _Question) -> _Geometry:
+    """Pose by the given matches."""
+    candidates = _matches(pair.keypoints_i, pair.keypoints_j, pair.found)
+    pose = estimate_two_view(candidates.points_a, candidates.points_b, pair.view_i.size, pair.view_j.size, *pair.focals)
+    if pose is None or pose.significance < SIGNIFICANCE:
+        return _Geometry(None, _matches(pair.keypoints_i, pair.keypoints_j, pair.found[:0]), pair.focals)
+    return _Geometry(pose, _matches(pair.keypoints_i, pair.keypoints_j, pair.found[pose.inliers]), pair.focals)
+
+
+def _solve(pair: _Question) -> _Solved:
     """Pose by the given matches and depth by the pose; flat where no pose is found."""
-    candidates = _matches(keypoints_i, keypoints_j, found)
-    geometry = estimate_two_view(candidates.points_a, candidates.points_b, view_i.size, view_j.size, focal_i, focal_j)
-    if geometry is None or geometry.significance < SIGNIFICANCE:
-        return _flat(view_i, view_j, focal_i, focal_j, torch.eye(4), _matches(keypoints_i, keypoints_j, found[:0]))
-    kept = _matches(keypoints_i, keypoints_j, found[geometry.inliers])
-    if geometry.rotation_only:
-        return _flat(view_i, view_j, focal_i, focal_j, geometry.j_from_i.float(), kept)
-    swept_i, swept_j = sweep_both(view_i.image, view_j.image, focal_i, focal_j, geometry.j_from_i, geometry.points)
-    strength = _strength(geometry)
+    geometry = _find_geometry(pair)
+    view_i, view_j, (focal_i, focal_j), pose = pair.view_i, pair.view_j, pair.focals, geometry.pose
+    if pose is None or pose.rotation_only:
+        turned = torch.eye(4) if pose is None else pose.j_from_i.float()
+        return _flat(view_i, view_j, focal_i, focal_j, turned, geometry.matches)
+    swept_i, swept_j = sweep_both(view_i.image, view_j.image, focal_i, focal_j, pose.j_from_i, pose.points)
+    strength = _strength(pose)
     return _Solved(
         points_i=pointmap_from_depth(swept_i.depth, _intrinsics(view_i, focal_i)),
         points_j=pointmap_from_depth(swept_j.depth, _intrinsics(view_j, focal_j)),
         confidence_i=1 + strength * swept_i.support,
         confidence_j=1 + strength * swept_j.support,
-        j_from_i=geometry.j_from_i.float(),
-        matches=kept,
+        j_from_i=pose.j_from_i.float(),
+        matches=geometry.matches,
     )
 
 

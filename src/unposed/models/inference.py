@@ -7,6 +7,15 @@ from unposed.models.base import PairModel
 from unposed.views import Pair, PairPrediction, View
 
 
+def encode_views(model: PairModel, views: Sequence[View], pairs: Sequence[Pair]) -> list[Any]:
+    """Features of all views that are in a pair, in the places of the views; None for the others."""
+    needed = sorted({index for pair in pairs for index in pair})
+    features: list[Any] = [None] * len(views)
+    for index, encoded in zip(needed, model.encode([views[k] for k in needed]), strict=True):
+        features[index] = encoded
+    return features
+
+
 def predict_pairs(
     model: PairModel, views: Sequence[View], pairs: Sequence[Pair], features: Sequence[Any] | None = None
 ) -> Iterator[tuple[Pair, PairPrediction]]:
@@ -14,10 +23,4 @@ def predict_pairs(
 
     ``features`` are those of all views, from the model's ``encode``, where the caller has them already.
     """
-    needed = sorted({index for pair in pairs for index in pair})
-    position = {index: k for k, index in enumerate(needed)}
-    chosen = [views[index] for index in needed]
-    renumbered = [(position[i], position[j]) for i, j in pairs]
-    encoded = model.encode(chosen) if features is None else [features[index] for index in needed]
-    for (i, j), prediction in model.decode(chosen, encoded, renumbered):
-        yield (needed[i], needed[j]), prediction
+    yield from model.decode(views, encode_views(model, views, pairs) if features is None else features, pairs)

@@ -21,10 +21,10 @@ from unposed.geometry.pnp import PnPResult, solve_pnp, solve_pnp_unknown_focal
 from unposed.geometry.resection import Resection, refine_resection, significance
 from unposed.geometry.transforms import invert_rigid, transform_points
 from unposed.io.photos import Photo
-from unposed.models.base import PairModel
+from unposed.models.base import MatchModel, PairModel
 from unposed.models.retrieval import Retriever, find_retriever
 from unposed.tasks.posed_map import PosedMap, Reference, protocol_view, tracks_of_view
-from unposed.views import Camera, Matches, PairPrediction, View
+from unposed.views import Camera, Matches, Pair, PairPrediction, View
 
 REPROJECTION_SHARE = 0.008
 """Largest reprojection error of an inlier, as a share of the photo's diagonal (DUSt3R's localisation commands)."""
@@ -199,7 +199,7 @@ class Localizer:
         encoded = [self._encode(k) for k in chosen]
         views, all_features = [view, *(v for v, _ in encoded)], [features, *(f for _, f in encoded)]
         pairs = [(0, k + 1) for k in range(len(chosen))]
-        by_pair = {pair: _matches(p) for pair, p in self.model.decode(views, all_features, pairs)}
+        by_pair = self._match(views, all_features, pairs)
         matches = [by_pair[pair] for pair in pairs]
         references = [self.map.references[k] for k in chosen]
         found = self._joined(view, views[1:], references, matches)
@@ -207,6 +207,11 @@ class Localizer:
             references = self._with_points(views[1:], all_features[1:], references, matches)
             found = self._joined(view, views[1:], references, matches)
         return found
+
+    def _match(self, views: Sequence[View], features: Sequence[Any], pairs: Sequence[Pair]) -> dict[Pair, Matches]:
+        if isinstance(self.model, MatchModel):
+            return {pair: found.matches for pair, found in self.model.match_pairs(views, features, pairs)}
+        return {pair: _matches(p) for pair, p in self.model.decode(views, features, pairs)}
 
     def _joined(
         self, view: View, views: Sequence[View], references: Sequence[Reference], matches: Sequence[Matches]
@@ -229,7 +234,7 @@ class Localizer:
         best = sorted(k for k in best if len(matches[k].confidence))
         pairs = list(itertools.combinations(range(len(best)), 2))
         best_views, best_features = [views[k] for k in best], [features[k] for k in best]
-        found = {pair: _matches(p) for pair, p in self.model.decode(best_views, best_features, pairs)}
+        found = self._match(best_views, best_features, pairs)
         tracks = triangulated_tracks(found, best_views, [references[k].camera for k in best])
         result = list(references)
         for n, k in enumerate(best):

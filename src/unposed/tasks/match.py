@@ -11,23 +11,21 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unposed.align.keypoints import Keypoints, merge_keypoints, one_to_one
-from unposed.align.matching import matches_both_ways
+from unposed.align.matching import predict_matches
 from unposed.errors import UserError
 from unposed.geometry.cameras import intrinsics_matrix, map_pixels
 from unposed.geometry.essential import fundamental_inliers, solve_essential
-from unposed.geometry.focal import focal_from_pointmap
 from unposed.io.atomic import atomic_write
 from unposed.io.hloc import features_path, write_features, write_matches
 from unposed.io.match_picture import draw_matches
 from unposed.io.photos import Photo, find_photos, make_views
 from unposed.io.preview import write_png
 from unposed.io.sources import Source
-from unposed.models.base import PairModel
-from unposed.models.inference import predict_pairs
+from unposed.models.base import PairMatches, PairModel
 from unposed.tasks.inputs import PhotoLike, as_model, as_photo
 from unposed.tasks.pairs import pairs_of_views
 from unposed.tasks.progress import Reporter, Silent, track
-from unposed.views import Matches, Pair, PairPrediction, View
+from unposed.views import Matches, Pair, View
 
 Verify = Literal["fundamental", "essential", "none"]
 
@@ -237,7 +235,7 @@ class MatchedViews:
 
     matches: dict[Pair, Matches]
     focals: list[float]
-    """Of each view, in its pixels, as the model's pointmaps tell."""
+    """Of each view, in its pixels, as the model tells."""
     found: int
     verified: int | None
 
@@ -250,44 +248,30 @@ def match_views(
     report: Reporter,
     features: Sequence[Any] | None = None,
 ) -> MatchedViews:
-    """Matches of unordered pairs (i < j), each predicted both ways round; predictions are let go as they come in.
+    """Matches of unordered pairs (i < j).
 
     ``features`` are those of all views, where the caller has them already.
     """
     if verify not in get_args(Verify):
         raise UserError(f"unknown verification {verify!r}: use {', '.join(get_args(Verify))}.")
-    waiting: dict[Pair, PairPrediction] = {}
-    raw: dict[Pair, tuple[Matches, bool]] = {}
+    raw: dict[Pair, PairMatches] = {}
     focals: list[list[float]] = [[] for _ in views]
-    ordered = [order for i, j in pairs for order in ((i, j), (j, i))]
-    predictions = predict_pairs(model, views, ordered, features)
-    for (i, j), prediction in track(report, predictions, len(ordered), f"{model.name}: pairs of views"):
-        focals[i].append(focal_of_first_view(prediction))
-        other = waiting.pop((j, i), None)
-        if other is None:
-            waiting[i, j] = prediction
-            continue
-        forward, backward = (prediction, other) if i < j else (other, prediction)
-        raw[min(i, j), max(i, j)] = matches_both_ways(forward, backward), forward.matches is not None
+    predicted = predict_matches(model, views, pairs, features)
+    for pair, found in track(report, predicted, len(pairs), f"{model.name}: pairs of photos"):
+        raw[pair] = found
+        for k, focal in zip(pair, found.focals, strict=True):
+            focals[k].append(focal)
     median = [
         float(np.median(each)) if each else float(max(view.size)) for each, view in zip(focals, views, strict=True)
     ]
-    kept = {pair: _verified(*raw[pair], pair, views, median, verify) for pair in pairs}
-    nobody = verify == "none" and not all(own for _, own in raw.values())
+    kept = {pair: _verified(raw[pair], pair, views, median, verify) for pair in pairs}
+    nobody = verify == "none" and not all(found.verified for found in raw.values())
     return MatchedViews(
         kept,
         median,
-        sum(len(found.confidence) for found, _ in raw.values()),
+        sum(len(found.matches.confidence) for found in raw.values()),
         None if nobody else sum(len(found.confidence) for found in kept.values()),
     )
-
-
-def focal_of_first_view(prediction: PairPrediction) -> float:
-    """Focal length in view pixels that the first view's pointmap tells, more sure pixels counting more."""
-    height, width = prediction.confidence_i.shape
-    centre = torch.tensor([(width - 1) / 2, (height - 1) / 2])
-    weights = prediction.confidence_i.log() + 1e-6
-    return float(focal_from_pointmap(prediction.points_i, centre, weights))
 
 
 def centred_intrinsics(view: View, focal: float) -> Float[Tensor, "3 3"]:
@@ -301,21 +285,20 @@ def epipolar_error(view_i: View, view_j: View, verified: bool) -> float:
     return VERIFIED_ERROR * max(*view_i.size, *view_j.size) / 640 if verified else NEIGHBOUR_ERROR
 
 
-def _verified(
-    found: Matches, own: bool, pair: Pair, views: Sequence[View], focals: Sequence[float], verify: Verify
-) -> Matches:
+def _verified(raw: PairMatches, pair: Pair, views: Sequence[View], focals: Sequence[float], verify: Verify) -> Matches:
     """The matches that one epipolar geometry explains; those that the model verified itself as they are."""
-    if own or verify == "none":
+    found = raw.matches
+    if raw.verified or verify == "none":
         return found
     i, j = pair
-    limit = epipolar_error(views[i], views[j], own)
+    limit = epipolar_error(views[i], views[j], raw.verified)
     if verify == "fundamental":
         kept = fundamental_inliers(found.points_a, found.points_b, views[j].size, limit)
     else:
         k_i, k_j = centred_intrinsics(views[i], focals[i]), centred_intrinsics(views[j], focals[j])
         geometry = solve_essential(found.points_a, found.points_b, k_i, k_j, views[j].size, limit)
         kept = torch.zeros(len(found.confidence), dtype=torch.bool) if geometry is None else geometry.inliers
-    return Matches(found.points_a[kept], found.points_b[kept], found.confidence[kept])
+    return found.where(kept)
 
 
 def _collect(photos: Sequence[Photo], views: Sequence[View], matched: MatchedViews, model: str) -> CollectionMatches:

@@ -1,5 +1,6 @@
 """The pose of one photo's camera relative to another's, and whether to believe it."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unposed.align.matching import matches_both_ways
+from unposed.align.matching import matches_of_both
 from unposed.errors import UserError
 from unposed.geometry.cameras import pixel_grid
 from unposed.geometry.essential import TwoView, solve_essential
@@ -18,10 +19,9 @@ from unposed.geometry.pose_errors import direction_error, rotation_error
 from unposed.geometry.procrustes import solve_procrustes
 from unposed.geometry.transforms import invert_rigid, rigid
 from unposed.io.photos import Photo, make_views
-from unposed.models.base import PairModel
-from unposed.models.inference import predict_pairs
+from unposed.models.base import MatchModel, PairModel
 from unposed.tasks.inputs import PhotoLike, as_model, as_photo
-from unposed.tasks.match import centred_intrinsics, epipolar_error, focal_of_first_view
+from unposed.tasks.match import centred_intrinsics, epipolar_error
 from unposed.tasks.pose_verdict import Evidence, judge
 from unposed.tasks.progress import Reporter, Silent
 from unposed.views import Matches, PairPrediction, RelativePose, View
@@ -81,7 +81,7 @@ def relative_pose(
     pair = _look(loaded, views[0], views[1], (focal_a, focal_b))
     chosen = _preferred(pair) if method == "auto" else method
     pose = _SOLVERS[chosen](pair)
-    return _answer(pair, pose, chosen, loaded.metric)
+    return _answer(pair, pose, chosen)
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,16 +89,31 @@ class _Pair:
     """Two views and all that a model says of them; intrinsics and matches in pixels of the views."""
 
     views: tuple[View, View]
-    forward: PairPrediction
-    backward: PairPrediction
+    predict: Callable[[], tuple[PairPrediction, PairPrediction]]
+    """Predictions for (a, b) and (b, a), worked out when they are first asked for."""
     intrinsics: tuple[Tensor, Tensor]
     """Known focal lengths where they are known."""
     own_intrinsics: tuple[Tensor, Tensor]
     """What the model's points go with."""
     focal_spread: float
     matches: Matches
+    seen: bool
+    """Whether the matches come from the look of the photos."""
+    verified: bool
+    """Whether the model itself has fitted one geometry to them."""
     max_error: float
     essential: TwoView | None
+    metric: bool
+
+    @property
+    def forward(self) -> PairPrediction:
+        """What the model says of (a, b)."""
+        return self.predict()[0]
+
+    @property
+    def backward(self) -> PairPrediction:
+        """What the model says of (b, a)."""
+        return self.predict()[1]
 
 
 def _told(photo: Photo, focal: float | None) -> Photo:
@@ -107,41 +122,52 @@ def _told(photo: Photo, focal: float | None) -> Photo:
 
 
 def _look(model: PairModel, a: View, b: View, focals: tuple[float | None, float | None]) -> _Pair:
-    predictions = dict(predict_pairs(model, [a, b], [(0, 1), (1, 0)]))
-    forward, backward = predictions[0, 1], predictions[1, 0]
-    own = [centred_intrinsics(view, focal_of_first_view(p)) for view, p in ((a, forward), (b, backward))]
+    views, features = [a, b], model.encode([a, b])
+
+    @functools.cache
+    def predict() -> tuple[PairPrediction, PairPrediction]:
+        predictions = dict(model.decode(views, features, [(0, 1), (1, 0)]))
+        return predictions[0, 1], predictions[1, 0]
+
+    if isinstance(model, MatchModel):
+        ((_, found),) = model.match_pairs(views, features, [(0, 1)])
+        seen = True
+    else:
+        found = matches_of_both(*predict())
+        seen = found.verified or predict()[0].descriptors_i is not None
+    own = [centred_intrinsics(view, focal) for view, focal in zip(views, found.focals, strict=True)]
     intrinsics, spread = list(own), 0.0
     for k, (view, known) in enumerate(zip((a, b), focals, strict=True)):
         if known is not None:
             intrinsics[k] = centred_intrinsics(view, known / float(view.original_from_view[0, 0]))
         else:
             spread = max(spread, EXIF_SPREAD if view.exif_focal else MODEL_SPREAD)
-    matches = matches_both_ways(forward, backward)
-    limit = epipolar_error(a, b, forward.matches is not None)
+    matches, limit = found.matches, epipolar_error(a, b, found.verified)
     essential = solve_essential(matches.points_a, matches.points_b, intrinsics[0], intrinsics[1], b.size, limit)
     return _Pair(
         views=(a, b),
-        forward=forward,
-        backward=backward,
+        predict=predict,
         intrinsics=(intrinsics[0], intrinsics[1]),
         own_intrinsics=(own[0], own[1]),
         focal_spread=spread,
         matches=matches,
+        seen=seen,
+        verified=found.verified,
         max_error=limit,
         essential=essential,
+        metric=model.metric,
     )
 
 
 def _preferred(pair: _Pair) -> str:
     """Essential where matches come from the look of the photos, pnp where they come from the points themselves."""
-    seen = pair.forward.matches is not None or pair.forward.descriptors_i is not None
-    return "essential" if seen and pair.essential is not None else "pnp"
+    return "essential" if pair.seen and pair.essential is not None else "pnp"
 
 
 def _by_essential(pair: _Pair) -> Tensor | None:
-    """Pose with a translation as long as the depths of camera a's pointmap say, 1 where they say nothing."""
-    if pair.essential is None:
-        return None
+    """Pose with a translation as long as a metric model's depths in camera a say, 1 where nobody says."""
+    if pair.essential is None or not pair.metric:
+        return None if pair.essential is None else pair.essential.j_from_i
     pixels = pair.matches.points_a[pair.essential.inliers].round().long()
     height, width = pair.forward.confidence_i.shape
     x, y = pixels[:, 0].clamp(0, width - 1), pixels[:, 1].clamp(0, height - 1)
@@ -186,7 +212,7 @@ def _second_from_first(prediction: PairPrediction, intrinsics: Tensor) -> Tensor
 
 def _contradiction(pair: _Pair) -> str:
     """What the predictions for (a, b) and (b, a) contradict each other in; empty where they are one geometry anyway."""
-    if pair.forward.matches is not None:
+    if pair.verified:
         return ""
     b_from_a = _second_from_first(pair.forward, pair.own_intrinsics[1])
     a_from_b = _second_from_first(pair.backward, pair.own_intrinsics[0])
@@ -216,7 +242,7 @@ def _sure(confidence: Float[Tensor, "n"], least: float) -> Tensor:
     return sure if len(sure) >= _LEAST_SURE else torch.arange(len(confidence))
 
 
-def _answer(pair: _Pair, pose: Tensor | None, method: str, metric: bool) -> RelativePose:
+def _answer(pair: _Pair, pose: Tensor | None, method: str) -> RelativePose:
     """The pose as the user gets it, with the verdict."""
     evidence = Evidence(
         pair.matches, pair.views[0].size, pair.views[1].size, *pair.intrinsics, pair.focal_spread, pair.max_error
@@ -225,12 +251,12 @@ def _answer(pair: _Pair, pose: Tensor | None, method: str, metric: bool) -> Rela
     reason = verdict.reason or _contradiction(pair)
     pose = torch.eye(4, dtype=torch.float64) if pose is None else pose
     length = float(pose[:3, 3].norm())
-    if not metric and length > 0:
+    if not pair.metric and length > 0:
         pose = rigid(pose[:3, :3], pose[:3, 3] / length)
     k_a, k_b = ((view.original_from_view @ k).float() for view, k in zip(pair.views, pair.intrinsics, strict=True))
     return RelativePose(
         b_from_a=pose,
-        scale="metric" if metric else "unit",
+        scale="metric" if pair.metric else "unit",
         reliable=not reason,
         reason=reason,
         method=method,
