@@ -12,7 +12,7 @@ import torch
 
 from unposed.align.clean import clean_pointcloud
 from unposed.align.dense import Alignment, align
-from unposed.align.matching import pair_matches
+from unposed.align.matching import pair_matches, with_matches
 from unposed.align.refine import Refinement, refine
 from unposed.errors import UserError
 from unposed.geometry.cameras import project
@@ -102,7 +102,7 @@ def reconstruct(
         step = time.monotonic()
         predictions = predict_pairs(loaded, views, todo, features)
         for pair, prediction in track(report, predictions, len(todo), f"{loaded.name}: pairs of views"):
-            cache.put(pair, prediction)
+            cache.put(pair, with_matches(prediction))
         timings["pairs"] = time.monotonic() - step
         step = time.monotonic()
         shared = _same_size(photos) if one_camera is None else one_camera
@@ -227,17 +227,16 @@ def _component(
 
 
 def _matches(alignment: Alignment, cache: Mapping[Pair, PairPrediction]) -> dict[Pair, Matches]:
-    """Matches of the component's pairs, by position in ``alignment.indices``; verified ones once per unordered pair."""
+    """Matches of the component's pairs, by position in ``alignment.indices``; what both orders have alike, once."""
     position = {k: n for n, k in enumerate(alignment.indices)}
     matches: dict[Pair, Matches] = {}
     for i, j in cache:
         if i == j or i not in position or j not in position:
             continue
         a, b = position[i], position[j]
-        prediction = cache[i, j]
-        if prediction.matches is not None and (b, a) in matches:
-            continue
-        matches[a, b] = pair_matches(prediction)
+        found, other = pair_matches(cache[i, j]), matches.get((b, a))
+        if other is None or not torch.equal(found.points_a, other.points_b):
+            matches[a, b] = found
     return matches
 
 
