@@ -15,7 +15,7 @@ from torch import Tensor
 
 from unposed.align.depth import full_depth
 from unposed.align.graph import connected_components
-from unposed.align.initialise import Start, initial_focals, initialise, pair_poses
+from unposed.align.initialise import Start, focals_agree, initial_focals, initialise, pair_poses
 from unposed.align.objective import PUBLISHED
 from unposed.align.sampling import (
     Progress,
@@ -70,7 +70,7 @@ def align(
     *,
     known_intrinsics: Mapping[int, Float[Tensor, "3 3"]] | None = None,
     known_poses: Mapping[int, Float[Tensor, "4 4"]] | None = None,
-    shared_focal: bool = False,
+    shared_focal: bool | None = False,
     min_confidence: float = MIN_CONFIDENCE,
     progress: Progress | None = None,
 ) -> list[Alignment]:
@@ -79,8 +79,9 @@ def align(
     ``predictions`` may load from disk: one pair is read at a time, four times in all. Pairs below ``min_confidence``
     and pairs that contradict the others are dropped. Known intrinsics (view pixels) and poses (``world_from_camera``,
     rigid) are kept exactly; any subset of views may have them. ``shared_focal`` holds the focal (view pixels) of all
-    other views equal. A view with pairs of its own but no accepted one is a component of one, with the depth of its
-    best pair; a view in no pair is in no component. A pair that names a view there is not is a ``UserError``.
+    other views equal; None does so where the views' own estimates agree. A view with pairs of its own but no accepted
+    one is a component of one, with the depth of its best pair; a view in no pair is in no component. A pair that names
+    a view there is not is a ``UserError``.
     """
     known_intrinsics, known_poses = dict(known_intrinsics or {}), dict(known_poses or {})
     _check_pairs(views, predictions)
@@ -110,7 +111,7 @@ class _Solver:
     survey: Survey
     known_intrinsics: dict[int, Tensor]
     known_poses: dict[int, Tensor]
-    shared_focal: bool
+    shared_focal: bool | None
     progress: Progress | None
 
     def component(self, members: list[int], samples: Samples) -> list[Alignment]:
@@ -118,7 +119,8 @@ class _Solver:
         sizes = [self.views[view].size for view in members]
         known_k = {row: self.known_intrinsics[v] for row, v in enumerate(members) if v in self.known_intrinsics}
         known = {row: self.known_poses[v].float() for row, v in enumerate(members) if v in self.known_poses}
-        intrinsics = self._initial_intrinsics(members, samples, known_k)
+        shared = focals_agree(samples) if self.shared_focal is None else self.shared_focal
+        intrinsics = self._initial_intrinsics(members, samples, known_k, shared)
         if len(members) == 2 and len(known) < 2:
             return self._two_views(members, samples, intrinsics, known)
         poses = pair_poses(samples, intrinsics, sizes)
@@ -134,7 +136,7 @@ class _Solver:
             solution = _fix_poses(solution, known)
         free_focal = torch.tensor([row not in known_k for row in range(len(members))])
         fixed_pose = torch.tensor([row in known and len(known) > 1 for row in range(len(members))])
-        solution = refine(samples, solution, free_focal, self.shared_focal, fixed_pose, self.progress)
+        solution = refine(samples, solution, free_focal, shared, fixed_pose, self.progress)
         if len(known) < 2:
             row, pose = next(iter(known.items()), (0, torch.eye(4)))
             solution = _rebase(solution, row, pose)
@@ -182,12 +184,12 @@ class _Solver:
         return [self._with_depth(members, samples, solution, known)]
 
     def _initial_intrinsics(
-        self, members: list[int], samples: Samples, known: Mapping[int, Tensor]
+        self, members: list[int], samples: Samples, known: Mapping[int, Tensor], shared: bool
     ) -> Float[Tensor, "views 3 3"]:
         sizes = [self.views[view].size for view in members]
         centres = torch.stack([principal_point(self.views[view]) for view in members])
         known_focals = {row: float(k[0, 0]) for row, k in known.items()}
-        focals = initial_focals(samples, known_focals, sizes, centres, self.shared_focal)
+        focals = initial_focals(samples, known_focals, sizes, centres, shared)
         intrinsics = intrinsics_matrix(focals, centres)
         for row, k in known.items():
             intrinsics[row] = k.float()

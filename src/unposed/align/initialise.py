@@ -24,6 +24,10 @@ WORST_ANGLE = 10.0
 """Degrees; a pair whose rotation disagrees more with the averaged cameras (and 5 times more than most) is dropped."""
 WORST_SHIFT = 0.3
 """The same for camera centres, as a fraction of the scene's depth."""
+ZOOM = 1.25
+"""Views whose own focal estimate is off the median by more than this factor were zoomed, or are badly predicted."""
+ZOOMED_SHARE = 0.2
+"""With more of them than this the views do not share a focal."""
 _PNP_POINTS = 1000
 _FOCAL_ITERATIONS = 100
 _PNP_ERROR = 0.01
@@ -66,6 +70,19 @@ def maximum_spanning_tree(pairs: Int[Tensor, "pairs 2"], scores: Float[Tensor, "
     tree = minimum_spanning_tree(coo_matrix((cost, (keys[:, 0], keys[:, 1])), shape=(views, views))).tocoo()
     rows = [best[min(i, j), max(i, j)] for i, j in zip(tree.row.tolist(), tree.col.tolist(), strict=True)]
     return sorted(rows, key=lambda row: -values[row])
+
+
+def focals_agree(samples: Samples) -> bool:
+    """Whether one focal can be that of all views: few views' own estimates are far from the median of all."""
+    valid = samples.focal.isfinite()
+    first = samples.pairs[:, 0]
+    views = first[valid].unique()
+    if len(views) == 0:
+        return True
+    estimates = [valid & (first == view) for view in views]
+    focals = torch.tensor([_weighted_median(samples.focal[mine], samples.score[mine]) for mine in estimates])
+    away = (focals / focals.median()).log().abs() > math.log(ZOOM)
+    return float(away.float().mean()) <= ZOOMED_SHARE
 
 
 def initial_focals(
