@@ -54,7 +54,7 @@ def alignment(case: Case) -> None:
             fit = fit_scale(case.tensor("x"), case.tensor("y"), case.tensor("w"), call["trunc"])
             case.check(f"{name}.a", fit.scale)
             case.check(f"{name}.loss", fit.loss)
-            case.check(f"{name}.index", fit.index)
+            case.check(f"{name}.index", fit.element)
             continue
         if solver == "align_affine_lstsq":
             weights = case.tensor("w") if call["weights"] else None

@@ -1,11 +1,11 @@
 """The best scale and shift under a truncated L1 loss: branch and bound over which element has no residual.
 
 A shift is gone once an element, the anchor, is subtracted from all others; what is left for each anchor is the scalar
-problem of ``truncated_l1`` (MoGe, section 3.2: parallelised over all anchors, N problems of N elements). Here a scale is
-an angle, and for one angle the losses of ALL anchors come from sorting projections once: sums of hats at sorted places.
-Between angles losses change no faster than projections do, which bounds them from below. Intervals of angles, and
-anchors within them, that cannot hold the optimum fall away; the few that are left are solved exactly. The result is
-the same as that of looking at every anchor, without ever holding N x N numbers.
+problem of ``truncated_l1`` (MoGe, section 3.2: parallelised over all anchors, N problems of N elements). Here a scale
+is an angle, and for one angle the losses of ALL anchors come from sorting projections once: sums of hats at sorted
+places. Between angles losses change no faster than projections do, which bounds them from below. Intervals of angles,
+and anchors within them, that cannot hold the optimum fall away; the few that are left are solved exactly. The result
+is the same as that of looking at every anchor, without ever holding N x N numbers.
 """
 
 import math
@@ -20,11 +20,11 @@ from unposed.geometry.truncated_l1 import minimise_between
 _FIRST_INTERVALS = 32
 _LEVELS = 14
 """How often an interval is halved at most before what is left of it is solved exactly."""
-_LARGEST_SCALE = 1000.0
+_LARGEST_SCALE = 100.0
 """Scales are searched up to so many times the ratio of the spreads of y and x, either sign."""
 _WORTH = 4
-"""Intervals are halved while there are so many times more anchors left: losses of all anchors at one scale cost about
-as much as the exact solution of a few anchors."""
+"""Intervals are halved while that many times more anchors are left, per anchored coordinate: the losses of all anchors
+at one scale cost as much as the exact solution of a few anchors."""
 _MARGIN = 1 + 1e-9
 
 
@@ -101,13 +101,14 @@ def _branch(elements: Elements, truncation: float | None) -> tuple[_Candidates, 
     half = reach / _FIRST_INTERVALS
     steps = torch.arange(_FIRST_INTERVALS, dtype=torch.float64, device=elements.x.device)
     centres, limit = (2 * steps + 1) * half - reach, math.inf
+    worth = _WORTH * int(elements.anchored.sum())
     for _ in range(_LEVELS):
         at_centre, bound = _losses(elements, centres, half, truncation)
         limit = min(limit, float(at_centre.min()))
         alive = bound <= limit * _MARGIN
         interesting = alive.any(1)
         centres, bound, alive = centres[interesting], bound[interesting], alive[interesting]
-        if 2 * len(centres) * _WORTH > int(alive.any(0).sum()):
+        if 2 * len(centres) * worth > int(alive.any(0).sum()):
             break
         centres, half = torch.cat([centres - half / 2, centres + half / 2]), half / 2
     else:
@@ -138,15 +139,9 @@ def _losses(
         sin, cos = part.sin()[:, None, None], part.cos()[:, None, None]
         centre = 1 / cos[..., 0]
         smallest = 1 / torch.where(part.abs() <= half, 1.0, (part.abs() - half).cos())[:, None]
-        offset_x, offset_y = elements.offsets(torch.arange(elements.x.shape[1], device=part.device))
-        loss = _hats(elements, sin * elements.x - cos * elements.y, sin * offset_x - cos * offset_y, centre, truncation)
-        slack = _hats(
-            elements,
-            cos * elements.x + sin * elements.y,
-            cos * offset_x + sin * offset_y,
-            smallest * math.sin(half),
-            truncation,
-        )
+        loss = _hats(elements, sin * elements.x - cos * elements.y, centre, truncation)
+        turned = cos * elements.x + sin * elements.y
+        slack = _hats(elements, turned, smallest * math.sin(half), truncation)
         results.append((loss, loss * (smallest * math.cos(half) / centre).clamp(max=1) - slack))
     losses, bounds = zip(*results, strict=True)
     return torch.cat(losses), torch.cat(bounds)
@@ -155,40 +150,45 @@ def _losses(
 def _hats(
     elements: Elements,
     values: Float[Tensor, "angles coordinates n"],
-    places: Float[Tensor, "angles coordinates anchors"],
     factor: Float[Tensor, "angles 1"],
     truncation: float | None,
 ) -> Float[Tensor, "angles anchors"]:
-    """``sum_i min(truncation, factor w_i |value_i - place_k|)`` over elements and coordinates, for every anchor k."""
+    """``sum_i min(truncation, factor w_i |value_i - value_k|)`` over elements and coordinates, for every anchor k.
+
+    In coordinates that are not anchored nothing is subtracted from the values.
+    """
     heights = factor * elements.weights
     free = ~elements.anchored
     total = torch.zeros(1, dtype=values.dtype, device=values.device)
     if free.any():
         away = heights[:, None] * values[:, free].abs()
         total = away.clamp(max=math.inf if truncation is None else truncation).sum((1, 2))[:, None]
-    values, places = values[:, elements.anchored], places[:, elements.anchored].contiguous()
+    values = values[:, elements.anchored].contiguous()
     heights = heights[:, None].expand_as(values)
+    at_values, weight, moment = _ramps_at_starts(values, heights)
     if truncation is None:
-        below, weight, moment = _ramps(values, heights, places)
-        return total + (2 * below + moment - places * weight).sum(1)
+        return total + (2 * at_values + moment - values * weight).sum(1)
     reach = truncation / heights
-    peaks = -2 * _ramps(values, heights, places)[0]
-    peaks += _ramps(values - reach, heights, places)[0] + _ramps(values + reach, heights, places)[0]
+    peaks = _ramps(values - reach, heights, values) + _ramps(values + reach, heights, values) - 2 * at_values
     return total + (truncation * values.shape[-1] - peaks).sum(1)
 
 
-def _ramps(
-    starts: Float[Tensor, "angles coordinates n"],
-    slopes: Float[Tensor, "angles coordinates n"],
-    places: Float[Tensor, "angles coordinates anchors"],
-) -> tuple[Tensor, Tensor, Tensor]:
-    """``sum_i slope_i max(0, place - start_i)`` at every place; sum of slopes; sum of slopes times starts."""
+def _ramps(starts: Tensor, slopes: Tensor, places: Tensor) -> Float[Tensor, "angles coordinates anchors"]:
+    """``sum_i slope_i max(0, place - start_i)`` at every place."""
     starts, order = starts.sort(-1)
     slopes = slopes.gather(-1, order)
     weight, moment = slopes.cumsum(-1), (slopes * starts).cumsum(-1)
     position = torch.searchsorted(starts, places)
     before = (position - 1).clamp(min=0)
-    ramps = torch.where(position > 0, places * weight.gather(-1, before) - moment.gather(-1, before), 0.0)
+    return torch.where(position > 0, places * weight.gather(-1, before) - moment.gather(-1, before), 0.0)
+
+
+def _ramps_at_starts(starts: Tensor, slopes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """``_ramps`` at the starts themselves; the sum of the slopes, and of slopes times starts."""
+    ordered, order = starts.sort(-1)
+    slopes = slopes.gather(-1, order)
+    weight, moment = slopes.cumsum(-1), (slopes * ordered).cumsum(-1)
+    ramps = torch.empty_like(starts).scatter_(-1, order, ordered * weight - moment)
     return ramps, weight[..., -1:], moment[..., -1:]
 
 

@@ -1,8 +1,8 @@
 """Scale and shift that bring predicted depth or points onto others, robustly: MoGe's optimal alignment.
 
-All minimise a weighted, optionally truncated L1 distance (MoGe, section 3.2 and supplement), per row of a batch, exactly.
-Scales may come out negative; callers decide what that means. Gradients flow through the few elements that the optimum
-goes through, weights are constants.
+All minimise a weighted, optionally truncated L1 distance (MoGe, section 3.2 and supplement), per row of a batch,
+exactly. Scales may come out negative; callers decide what that means. Gradients flow through the few elements that the
+optimum goes through, weights are constants.
 """
 
 from typing import NamedTuple
@@ -160,7 +160,7 @@ def _every_anchor(
         )
         fit = fit_scale(x, y, weights[r][..., None].expand(-1, -1, channels).flatten(1), truncation)
         losses.append(fit.loss)
-        indices.append(fit.index)
+        indices.append(fit.element)
     loss = torch.full((batch, n), torch.inf, dtype=source.dtype, device=source.device)
     index = torch.zeros(batch, n, dtype=torch.int64, device=source.device)
     if len(row):

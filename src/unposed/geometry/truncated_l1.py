@@ -22,10 +22,10 @@ class ScaleFit(NamedTuple):
     """The best scale of every row."""
 
     scale: Float[Tensor, "rows"]
-    """y / x of the element ``index``; gradients flow through that element."""
+    """y / x of ``element``; gradients flow through that element."""
     loss: Float[Tensor, "rows"]
     """The objective there, without gradient."""
-    index: Int64[Tensor, "rows"]
+    element: Int64[Tensor, "rows"]
 
 
 def fit_scale(
