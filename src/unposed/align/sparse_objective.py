@@ -18,7 +18,7 @@ from unposed.align.canonical import depth_ratio
 from unposed.align.kinematic import KinematicTree
 from unposed.geometry.cameras import intrinsics_matrix
 from unposed.geometry.rotations import matrix_from_quaternion
-from unposed.geometry.transforms import invert_rigid, rigid
+from unposed.geometry.transforms import rigid
 from unposed.views import Pair
 
 LEAST_PROJECTED_DEPTH = 1e-3
@@ -120,7 +120,12 @@ class SparseScene:
     @property
     def focal(self) -> Float[Tensor, "views"]:
         """In pixels; the mean of both axes."""
-        return (self.intrinsics[:, 0, 0] + self.intrinsics[:, 1, 1]) / 2
+        return self.focal_axes.mean(1)
+
+    @property
+    def focal_axes(self) -> Float[Tensor, "views 2"]:
+        """In pixels, along x and y."""
+        return self.intrinsics.diagonal(dim1=1, dim2=2)[:, :2]
 
     def match_points(self, data: AnchoredMatches) -> Float[Tensor, "matches 2 3"]:
         """World point that either side of every match says."""
@@ -149,19 +154,20 @@ def held_points(
     return depth[:, None] * torch.cat([slope, torch.ones_like(slope[:, :1])], 1)
 
 
-def view_points(
-    points: Float[Tensor, "*n 3"], camera_from_world: Float[Tensor, "*n 4 4"], intrinsics: Float[Tensor, "*n 3 3"]
-) -> Float[Tensor, "*n 2"]:
-    """Pixels of world points, each in a camera of its own, with the reference's limits."""
-    local = (camera_from_world[..., :3, :3] @ points[..., None]).squeeze(-1) + camera_from_world[..., :3, 3]
-    flat = (intrinsics @ local[..., None]).squeeze(-1)
-    return (flat[..., :2] / flat[..., 2:].clamp(min=LEAST_PROJECTED_DEPTH)).clamp(*PROJECTED_LIMITS)
+def projected(homogeneous: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 2"]:
+    """Pixels of homogeneous ones, with the reference's limits."""
+    return (homogeneous[..., :2] / homogeneous[..., 2:].clamp(min=LEAST_PROJECTED_DEPTH)).clamp(*PROJECTED_LIMITS)
 
 
 def soft_power(distance: Tensor, exponent: float) -> Tensor:
     """``(x + o)^exponent - o^exponent`` with the o that makes its slope at zero 1: robust below exponent 1."""
-    shift = (1 / exponent) ** (1 / (exponent - 1))
+    shift = power_shift(exponent)
     return (distance + shift) ** exponent - shift**exponent
+
+
+def power_shift(exponent: float) -> float:
+    """The o of :func:`soft_power`."""
+    return float((1 / exponent) ** (1 / (exponent - 1)))
 
 
 class CameraModel:
@@ -279,10 +285,32 @@ def coarse_residuals(scene: SparseScene, data: AnchoredMatches) -> Float[Tensor,
 
 
 def fine_residuals(scene: SparseScene, data: AnchoredMatches) -> Float[Tensor, "matches 2 2"]:
-    """Either pixel of every match less the projection of the other side's point, in pixels."""
-    view = data.view
-    camera_from_world = invert_rigid(scene.world_from_camera)[view]
-    return data.pixel - view_points(scene.match_points(data).flip(1), camera_from_world, scene.intrinsics[view])
+    """Either pixel of every match less the projection of the other side's point, in pixels.
+
+    Entry (match, side) is about the point of that side, seen in the view of the other.
+    """
+    origin, direction = projected_rays(scene, data)
+    return data.pixel.flip(1) - projected(origin + scene.depth[data.anchor][..., None] * direction)
+
+
+def projected_rays(
+    scene: SparseScene, data: AnchoredMatches
+) -> tuple[Float[Tensor, "matches 2 3"], Float[Tensor, "matches 2 3"]]:
+    """Origin and direction of what the other view sees of either side of every match, in homogeneous pixels.
+
+    The pixel is that of ``origin + depth of the anchor * direction``.
+    """
+    own, other = data.pairs, data.pairs.flip(1)
+    camera_from_world = scene.world_from_camera[other, :3, :3].mT
+    project = scene.intrinsics[other] @ camera_from_world
+    turn = project @ scene.world_from_camera[own, :3, :3]
+    shift = project @ (scene.world_from_camera[own, :3, 3] - scene.world_from_camera[other, :3, 3])[..., None]
+    zoom = data.base_focal / scene.focal
+    k = torch.stack([scene.focal_axes, scene.intrinsics[:, :2, 2]], 1)[data.view]
+    slope = (data.pixel - k[..., 1, :]) / k[..., 0, :]
+    ray = torch.cat([slope, torch.ones_like(slope[..., :1])], -1)
+    ray = ray * depth_ratio(data.offset, zoom[data.view])[..., None]
+    return shift.squeeze(-1)[data.pair], (turn[data.pair] @ ray[..., None]).squeeze(-1)
 
 
 def coarse_loss(
