@@ -33,7 +33,8 @@ def write_photos(directory: Path, truth: RenderedViews) -> list[str]:
 def true_cameras(truth: RenderedViews) -> dict[str, Camera]:
     """Cameras of the photos by name."""
     rows = zip(truth.intrinsics[0], truth.world_from_camera[0], strict=True)
-    return {f"{k}.png": Camera(i, p, WIDTH, HEIGHT) for k, (i, p) in enumerate(rows)}
+    height, width = truth.depth.shape[2:]
+    return {f"{k}.png": Camera(i, p, width, height) for k, (i, p) in enumerate(rows)}
 
 
 class PerfectModel:
@@ -77,4 +78,5 @@ class PerfectModel:
     def _depth(self, view: View) -> torch.Tensor:
         pixels = map_pixels(view.original_from_view, pixel_grid(*view.size, dtype=torch.float64)).round().long()
         k = list(self._cameras).index(view.name)
-        return self._truth.depth[0, k][pixels[..., 1].clamp(0, HEIGHT - 1), pixels[..., 0].clamp(0, WIDTH - 1)]
+        depth = self._truth.depth[0, k]
+        return depth[pixels[..., 1].clamp(0, depth.shape[0] - 1), pixels[..., 0].clamp(0, depth.shape[1] - 1)]

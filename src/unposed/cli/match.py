@@ -18,6 +18,7 @@ def match(
     model: str = "auto",
     graph: str = "auto",
     verify: Literal["fundamental", "essential", "none"] = "fundamental",
+    fine: bool = False,
     device: str = "auto",
     common: CommonOptions = COMMON,
 ) -> None:
@@ -38,6 +39,7 @@ def match(
         model: Name (see `unposed models`), path to a released file, or auto.
         graph: Which pairs of many photos: auto, complete, swin-3, logwin-4, oneref-0, or a text file of photo pairs.
         verify: Keep the matches that obey a fundamental matrix, an essential matrix, or all.
+        fine: Of two photos that are larger than a network's view: match again between crops at full resolution.
         device: auto, cpu, cuda, cuda:1 or mps.
         common: Options of every verb.
     """
@@ -53,12 +55,14 @@ def match(
             raise UserError("a picture goes with the matches of two photos: give --out matches.npz.")
         if picture is not None:
             task.check_picture_name(picture)
-        pair = task.match(photos[0], photos[1], model=model, verify=verify, device=device, report=report)
+        pair = task.match(photos[0], photos[1], model=model, verify=verify, fine=fine, device=device, report=report)
         pair.save(out)
         if picture is not None:
             pair.save_picture(picture)
         print_summary(task.summary(pair, [out] if picture is None else [out, picture]), common)
         return
+    if fine:
+        raise UserError("fine matches are for two photos (pairs would share no keypoints): give --out matches.npz.")
     if not photos:
         raise UserError("name a folder or photos: unposed match PHOTOS --out matches.h5")
     source = list(photos) if len(photos) > 1 else photos[0]

@@ -1,7 +1,8 @@
 """Matching pixels of two photos, or of all pairs of a collection."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -10,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from unposed.align.coarse_to_fine import WholePhoto, refine_by_crops, shrunk
 from unposed.align.keypoints import Keypoints, merge_keypoints, one_to_one
 from unposed.align.matching import predict_matches
 from unposed.errors import UserError
@@ -21,7 +23,7 @@ from unposed.io.match_picture import draw_matches
 from unposed.io.photos import Photo, find_photos, make_views
 from unposed.io.preview import write_png
 from unposed.io.sources import Source
-from unposed.models.base import PairMatches, PairModel
+from unposed.models.base import MatchModel, PairMatches, PairModel
 from unposed.tasks.inputs import PhotoLike, as_model, as_photo
 from unposed.tasks.pairs import pairs_of_views
 from unposed.tasks.progress import Reporter, Silent, track
@@ -31,8 +33,10 @@ Verify = Literal["fundamental", "essential", "none"]
 
 NEIGHBOUR_ERROR = 1.5
 """Epipolar distance in view pixels up to which matched neighbours are believed, which lie on whole pixels."""
-VERIFIED_ERROR = 1.0
-"""The same for a model's own verified, sub-pixel matches, in pixels of a view 640 long."""
+PRECISE_ERROR = 1.0
+"""The same for sub-pixel matches (a model's own verified ones, or of crops), in pixels of a view 640 long."""
+
+Refiner = Callable[[Matches], Matches]
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,6 +166,7 @@ def match(
     *,
     model: str | Path | PairModel = "auto",
     verify: Verify = "fundamental",
+    fine: bool = False,
     device: str = "auto",
     report: Reporter | None = None,
 ) -> PhotoMatches:
@@ -172,17 +177,23 @@ def match(
         model: a registered name, a path to a released file, a loaded model, or ``auto``.
         verify: keep what obeys one ``fundamental`` matrix (no calibration needed), one ``essential`` matrix (with the
             focal lengths the model finds), or all (``none``). Matches that a model has verified itself are kept.
+        fine: where a photo is larger than the model's view, match again between crops at full resolution (MASt3R,
+            section 3.4): as many times the work as there are crops. For networks; ``classic`` and ``mini`` find places
+            to a fraction of a pixel anyway.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         report: where progress and warnings go; nowhere by default.
 
     Raises:
-        UserError: a photo or model that cannot be used.
+        UserError: a photo or model that cannot be used, or one that matches no crops.
     """
     report = report or Silent()
     photos = [as_photo(a, "a.png"), as_photo(b, "b.png")]
     loaded = as_model(model, device, report)
+    if fine:
+        check_fine(loaded)
     views = make_views(photos, loaded.image_rule)
-    found = match_views(loaded, views, [(0, 1)], verify, report)
+    refine = _refiner(loaded, photos, views, report) if fine and shrunk(*views) else None
+    found = match_views(loaded, views, [(0, 1)], verify, report, refine=refine)
     kept = found.matches[0, 1]
     return PhotoMatches(
         map_pixels(views[0].original_from_view, kept.points_a.double()).float(),
@@ -229,6 +240,29 @@ def match_photos(
     return _collect(found.photos, views, matched, loaded.name)
 
 
+def check_fine(model: PairModel) -> None:
+    """Raise ``UserError`` where a model gains nothing from crops."""
+    if isinstance(model, MatchModel):
+        raise UserError(
+            f"{model.name} finds matches to a fraction of a pixel by itself; fine matching is for networks such as "
+            "mast3r: leave --fine out or give another --model."
+        )
+
+
+def _refiner(model: PairModel, photos: Sequence[Photo], views: Sequence[View], report: Reporter) -> Refiner:
+    """Matches coarse ones again, crop by crop."""
+
+    def match_crops(crops: Sequence[View], pairs: Sequence[Pair]) -> Iterator[tuple[Pair, Matches]]:
+        return ((pair, found.matches) for pair, found in predict_matches(model, crops, pairs))
+
+    def refine(coarse: Matches) -> Matches:
+        a, b = (WholePhoto(view, photo.load()) for view, photo in zip(views, photos, strict=True))
+        told = functools.partial(report.update, f"{model.name}: pairs of crops")
+        return refine_by_crops(coarse, a, b, model.image_rule, match_crops, told)
+
+    return refine
+
+
 @dataclass(frozen=True, eq=False)
 class MatchedViews:
     """Matches of pairs of views, in their pixels."""
@@ -247,10 +281,11 @@ def match_views(
     verify: Verify,
     report: Reporter,
     features: Sequence[Any] | None = None,
+    refine: Refiner | None = None,
 ) -> MatchedViews:
     """Matches of unordered pairs (i < j).
 
-    ``features`` are those of all views, where the caller has them already.
+    ``features`` are those of all views, where the caller has them already; ``refine`` makes matches more precise.
     """
     if verify not in get_args(Verify):
         raise UserError(f"unknown verification {verify!r}: use {', '.join(get_args(Verify))}.")
@@ -258,13 +293,13 @@ def match_views(
     focals: list[list[float]] = [[] for _ in views]
     predicted = predict_matches(model, views, pairs, features)
     for pair, found in track(report, predicted, len(pairs), f"{model.name}: pairs of photos"):
-        raw[pair] = found
+        raw[pair] = found if refine is None else replace(found, matches=refine(found.matches))
         for k, focal in zip(pair, found.focals, strict=True):
             focals[k].append(focal)
     median = [
         float(np.median(each)) if each else float(max(view.size)) for each, view in zip(focals, views, strict=True)
     ]
-    kept = {pair: _verified(raw[pair], pair, views, median, verify) for pair in pairs}
+    kept = {pair: _verified(raw[pair], pair, views, median, verify, refine is not None) for pair in pairs}
     nobody = verify == "none" and not all(found.verified for found in raw.values())
     return MatchedViews(
         kept,
@@ -280,18 +315,20 @@ def centred_intrinsics(view: View, focal: float) -> Float[Tensor, "3 3"]:
     return intrinsics_matrix(focal, torch.tensor([(width - 1) / 2, (height - 1) / 2], dtype=torch.float64))
 
 
-def epipolar_error(view_i: View, view_j: View, verified: bool) -> float:
+def epipolar_error(view_i: View, view_j: View, precise: bool) -> float:
     """Pixels of the views within which a match must obey an epipolar geometry."""
-    return VERIFIED_ERROR * max(*view_i.size, *view_j.size) / 640 if verified else NEIGHBOUR_ERROR
+    return PRECISE_ERROR * max(*view_i.size, *view_j.size) / 640 if precise else NEIGHBOUR_ERROR
 
 
-def _verified(raw: PairMatches, pair: Pair, views: Sequence[View], focals: Sequence[float], verify: Verify) -> Matches:
+def _verified(
+    raw: PairMatches, pair: Pair, views: Sequence[View], focals: Sequence[float], verify: Verify, precise: bool
+) -> Matches:
     """The matches that one epipolar geometry explains; those that the model verified itself as they are."""
     found = raw.matches
     if raw.verified or verify == "none":
         return found
     i, j = pair
-    limit = epipolar_error(views[i], views[j], raw.verified)
+    limit = epipolar_error(views[i], views[j], precise)
     if verify == "fundamental":
         kept = fundamental_inliers(found.points_a, found.points_b, views[j].size, limit)
     else:
