@@ -1,6 +1,6 @@
 """MoGe's two solvers against plain implementations of the same problems, on the same input in the same run.
 
-    python benchmarks/moge_solvers.py [--images 16] [--points 1024] [--threads 1]
+    python benchmarks/moge_solvers.py [--images 32] [--points 1024] [--threads 1]
 
 Focal and shift: against one scipy least-squares solve per image (Levenberg-Marquardt from shift 0, ftol 1e-3, 64 x 64
 samples). Alignment: against sorting every breakpoint for every anchor, in blocks of anchors.
@@ -25,7 +25,7 @@ BLOCK = 1 << 20
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=16)
+    parser.add_argument("--images", type=int, default=32)
     parser.add_argument("--points", type=int, default=1024)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
@@ -82,7 +82,7 @@ def pointmaps(images: int) -> tuple[Tensor, Tensor]:
     focal = 0.8 + torch.rand(images, 1, 1, 1, generator=stream)
     points = torch.cat([uv / focal * depth[..., None], depth[..., None]], -1)
     points *= 1 + 0.02 * torch.randn(points.shape, generator=stream)
-    points[..., 2] -= 1.2 * torch.rand(images, 1, 1, generator=stream)
+    points[..., 2] -= 0.9 * points[..., 2].amin((1, 2), keepdim=True) * torch.rand(images, 1, 1, generator=stream)
     return points, torch.rand(images, HEIGHT, WIDTH, generator=stream) > 0.2
 
 

@@ -9,16 +9,18 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from unposed.geometry.view_plane import view_plane
+from unposed.geometry.view_plane import view_axes
 
 SAMPLES = 64
 """The problem is solved on this many rows and columns of samples."""
 _ITERATIONS = 40
-_CONVERGED = 1e-10
-"""A step below this share of the mean depth ends the iteration."""
+_CONVERGED = 1e-7
+"""A step below this share of the mean depth is not taken and ends the iteration; Newton's error is its square."""
+_COARSE = 8
+"""Every so many-th sample serves to find a place to start from."""
 
 
 class FocalShift(NamedTuple):
@@ -41,8 +43,10 @@ def recover_focal_shift(
     shift 0 and stays where all points are in front of the camera.
     """
     height, width = points.shape[1:3]
-    targets = view_plane(height, width, aspect or width / height, points.device, points.dtype)
-    return _solve(points, targets.expand(len(points), -1, -1, -1), mask, _free_focal)
+    u, v = view_axes(height, width, aspect or width / height, points.device, points.dtype)
+    rows, columns = _sampled_places(points)
+    targets = torch.stack(torch.meshgrid(u[columns], v[rows], indexing="xy"), -1)
+    return _solve(points, targets[None], mask, _free_focal)
 
 
 def recover_shift(
@@ -51,31 +55,36 @@ def recover_shift(
     mask: Bool[Tensor, "batch height width"] | None = None,
 ) -> Float[Tensor, "batch"]:
     """Shift of pointmaps whose camera is known: ``rays`` are the slopes (x / z, y / z) of every pixel."""
-    return _solve(points, rays, mask, _fixed_focal).shift
+    return _solve(points, sampled(rays), mask, _fixed_focal).shift
 
 
 def sampled(maps: Float[Tensor, "batch height width *channels"]) -> Tensor:
     """``SAMPLES`` x ``SAMPLES`` of the values of a map, nearest, whatever its size."""
+    rows, columns = _sampled_places(maps)
+    return maps.index_select(1, rows).index_select(2, columns)
+
+
+def _sampled_places(maps: Tensor) -> tuple[Int64[Tensor, "rows"], Int64[Tensor, "columns"]]:
     rows, columns = (torch.arange(SAMPLES, device=maps.device) * length // SAMPLES for length in maps.shape[1:3])
-    return maps[:, rows[:, None], columns]
+    return rows, columns
 
 
 class _Problem(NamedTuple):
     """Sums over samples as functions of the shift; what is masked weighs nothing."""
 
-    dots: Float[Tensor, "batch samples"]
-    """(x, y) . target."""
-    squares: Float[Tensor, "batch samples"]
-    """|(x, y)|^2."""
+    factors: Float[Tensor, "batch 2 samples"]
+    """(x, y) . target, and |(x, y)|^2."""
     z: Float[Tensor, "batch samples"]
     energy0: Float[Tensor, "batch"]
     """Sum of |target|^2."""
 
     def moments(self, shift: Float[Tensor, "batch"]) -> Float[Tensor, "batch 2 4"]:
-        """Sums of ``dots`` and ``squares`` times 1 / (z + shift) to the power 1, 2, 3, 4."""
-        w = (self.z + shift[:, None]).reciprocal()
-        w2 = w * w
-        return torch.stack([self.dots, self.squares], 1) @ torch.stack([w, w2, w2 * w, w2 * w2], 2)
+        """Sums of ``factors`` times 1 / (z + shift) to the power 1, 2, 3, 4."""
+        powers = self.z.new_empty(len(self.z), 4, self.z.shape[1])
+        torch.add(self.z, shift[:, None], out=powers[:, 0]).reciprocal_()
+        for k in (1, 2, 3):
+            torch.mul(powers[:, k - 1], powers[:, 0], out=powers[:, k])
+        return self.factors @ powers.mT
 
 
 class _State(NamedTuple):
@@ -83,6 +92,10 @@ class _State(NamedTuple):
     step: Float[Tensor, "batch"]
     """Newton's, or Gauss-Newton's where the energy is not convex."""
     focal: Float[Tensor, "batch"]
+
+    def replaced(self, where: Bool[Tensor, "batch"], new: "_State") -> "_State":
+        """The new state in some rows."""
+        return _State(*(torch.where(where, there, here) for there, here in zip(new, self, strict=True)))
 
 
 def _free_focal(moments: Float[Tensor, "batch 2 4"], energy0: Float[Tensor, "batch"]) -> _State:
@@ -114,49 +127,65 @@ def _step(gradient: Tensor, curvature: Tensor, gauss_newton: Tensor) -> Tensor:
     return -gradient / torch.where(convex, curvature, gauss_newton.clamp(min=1e-30))
 
 
+@torch.no_grad()
 def _solve(
     points: Float[Tensor, "batch height width 3"],
-    targets: Float[Tensor, "batch height width 2"],
+    targets: Float[Tensor, "_ rows columns 2"],
     mask: Bool[Tensor, "batch height width"] | None,
     evaluate: Callable[[Tensor, Tensor], _State],
 ) -> FocalShift:
-    if mask is None:
-        mask = torch.ones(points.shape[:3], dtype=torch.bool, device=points.device)
-    valid = sampled(mask).flatten(1)
+    """Solve for sampled ``targets``; every map of a batch, or one for all."""
     exact = torch.float32 if points.device.type == "mps" else torch.float64
-    xyz, uv = (sampled(maps).flatten(1, 2).to(exact) for maps in (points, targets))
-    enough = valid.sum(1) >= 2
-    xyz = torch.where(valid[..., None], xyz, xyz.new_tensor([0.0, 0.0, 1.0]))
-    xy, z = xyz[..., :2], xyz[..., 2]
-    weighted = torch.where(valid[..., None], uv, 0.0)
-    problem = _Problem((xy * weighted).sum(-1), xy.square().sum(-1), z, weighted.square().sum((1, 2)))
-    shift, focal = _newton(problem, torch.where(valid, z, torch.inf), evaluate)
-    ones = torch.ones_like(focal)
-    return FocalShift(
-        torch.where(enough, focal, ones).to(points.dtype), torch.where(enough, shift, 0 * ones).to(points.dtype)
-    )
+    x, y, z = sampled(points).flatten(1, 2).to(exact).permute(2, 0, 1).contiguous()
+    u, v = targets.flatten(1, 2).to(exact).permute(2, 0, 1).contiguous()
+    dots, squares, lengths = x * u + y * v, x * x + y * y, (u * u + v * v).expand_as(x)
+    nearest = z
+    if mask is not None:
+        valid = sampled(mask).flatten(1)
+        dots, squares, lengths = (torch.where(valid, values, 0.0) for values in (dots, squares, lengths))
+        z, nearest = torch.where(valid, z, 1.0), torch.where(valid, z, torch.inf)
+        enough = valid.sum(1) >= 2
+    problem = _Problem(torch.stack([dots, squares], 1), z, lengths.sum(1))
+    closest = nearest.amin(1)
+    lowest = torch.where(closest > 0, -closest, -torch.inf)
+    shift, focal = _newton(problem, *_start(problem, lowest, evaluate), lowest, evaluate)
+    if mask is not None:
+        focal, shift = torch.where(enough, focal, 1.0), torch.where(enough, shift, 0.0)
+    return FocalShift(focal.to(points.dtype), shift.to(points.dtype))
+
+
+def _start(
+    problem: _Problem, lowest: Float[Tensor, "batch"], evaluate: Callable[[Tensor, Tensor], _State]
+) -> tuple[Float[Tensor, "batch"], _State]:
+    """The solution of a few of the samples where it is better than shift 0 and all points are in front, else 0."""
+    zero = torch.zeros_like(lowest)
+    few = _Problem(problem.factors[..., ::_COARSE].contiguous(), problem.z[:, ::_COARSE].contiguous(), zero)
+    coarse = _newton(few, zero, evaluate(few.moments(zero), zero), lowest, evaluate)[0]
+    before, after = (evaluate(problem.moments(shift), problem.energy0) for shift in (zero, coarse))
+    better = lowest.isfinite() & (after.energy < before.energy)
+    return torch.where(better, coarse, zero), before.replaced(better, after)
 
 
 def _newton(
-    problem: _Problem, z_or_far: Float[Tensor, "batch samples"], evaluate: Callable[[Tensor, Tensor], _State]
+    problem: _Problem,
+    shift: Float[Tensor, "batch"],
+    state: _State,
+    lowest: Float[Tensor, "batch"],
+    evaluate: Callable[[Tensor, Tensor], _State],
 ) -> tuple[Float[Tensor, "batch"], Float[Tensor, "batch"]]:
-    """Shift of the minimum that is downhill from 0, and the focal there.
+    """Shift of the minimum that is downhill from ``shift``, where the ``state`` is known, and the focal there.
 
     A step that leaves the half space in front of the camera or does not go down is tried again at a quarter.
     """
-    nearest = z_or_far.amin(1)
-    lowest = torch.where(nearest > 0, -nearest, -torch.inf)
     small = _CONVERGED * problem.z.abs().mean(1)
-    shift = torch.zeros_like(nearest)
-    state = evaluate(problem.moments(shift), problem.energy0)
-    step, done = state.step, torch.zeros_like(nearest, dtype=torch.bool)
+    step = state.step
     for _ in range(_ITERATIONS):
+        done = ~(step.abs() > small)
+        if done.all():
+            break
         trial = evaluate(problem.moments(shift + step), problem.energy0)
         better = (shift + step > lowest) & (trial.energy <= state.energy) & ~done
         shift = torch.where(better, shift + step, shift)
-        state = _State(*(torch.where(better, new, old) for new, old in zip(trial, state, strict=True)))
-        step = torch.where(better, state.step, step / 4)
-        done = done | ~(step.abs() > small)
-        if done.all():
-            break
+        state = state.replaced(better, trial)
+        step = torch.where(better, state.step, torch.where(done, 0.0, step / 4))
     return shift, state.focal

@@ -18,12 +18,19 @@ def view_plane(
 
     The map's own ratio may differ from the picture's.
     """
-    span_x, span_y = spans(aspect)
-    u = torch.linspace(-span_x * (width - 1) / width, span_x * (width - 1) / width, width, device=device, dtype=dtype)
-    v = torch.linspace(
-        -span_y * (height - 1) / height, span_y * (height - 1) / height, height, device=device, dtype=dtype
-    )
+    u, v = view_axes(height, width, aspect, device, dtype)
     return torch.stack(torch.meshgrid(u, v, indexing="xy"), -1)
+
+
+def view_axes(
+    height: int, width: int, aspect: float, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+) -> tuple[Float[Tensor, "width"], Float[Tensor, "height"]]:
+    """The coordinates u of the columns and v of the rows."""
+    ends = [span * (n - 1) / n for span, n in zip(spans(aspect), (width, height), strict=True)]
+    u, v = (
+        torch.linspace(-end, end, n, device=device, dtype=dtype) for end, n in zip(ends, (width, height), strict=True)
+    )
+    return u, v
 
 
 def spans(aspect: float) -> tuple[float, float]:
