@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unposed.geometry.cameras import intrinsics_matrix, pointmap_from_depth
+from unposed.geometry.cameras import intrinsics_matrix, pixel_grid, pointmap_from_depth, project
 from unposed.geometry.rotations import matrix_from_axis_angle
 from unposed.geometry.transforms import invert_rigid, rigid, transform_points
-from unposed.views import Pair, PairPrediction, View
+from unposed.views import Matches, Pair, PairPrediction, View
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +24,12 @@ class SyntheticScene:
     world_from_camera: Tensor
     intrinsics: Tensor
     depth: list[Tensor]
+
+    def seen_by(self, world_from_camera: Tensor, intrinsics: Tensor) -> "SyntheticScene":
+        """The same relief seen by other cameras, with views of the same sizes."""
+        cameras = zip(world_from_camera, intrinsics, self.views, strict=True)
+        depth = [_trace(pose, k, *view.size) for pose, k, view in cameras]
+        return SyntheticScene(self.views, world_from_camera, intrinsics, depth)
 
 
 @dataclass(frozen=True)
@@ -82,6 +88,23 @@ def predict_all(scene: SyntheticScene, noise: Noise, seed: int = 0) -> dict[Pair
     """Predictions of all ordered pairs."""
     count = len(scene.views)
     return {(i, j): predict(scene, (i, j), noise, seed) for i in range(count) for j in range(count) if i != j}
+
+
+def true_matches(scene: SyntheticScene, pair: Pair, noise: float = 0.0, stride: int = 4, seed: int = 0) -> Matches:
+    """Where pixels of view i on a grid lie in view j, if it sees them, with Gaussian errors of ``noise`` pixels."""
+    i, j = pair
+    generator = torch.Generator().manual_seed(1_000_003 * seed + 1009 * i + j)
+    pixels = pixel_grid(*scene.depth[i].shape)[stride // 2 :: stride, stride // 2 :: stride].reshape(-1, 2)
+    x, y = pixels.long().unbind(-1)
+    points = pointmap_from_depth(scene.depth[i], scene.intrinsics[i])[y, x]
+    local = transform_points(invert_rigid(scene.world_from_camera[j]) @ scene.world_from_camera[i], points)
+    seen = project(local, scene.intrinsics[j])
+    limit = torch.tensor([scene.depth[j].shape[1] - 1.0, scene.depth[j].shape[0] - 1.0])
+    visible = ((seen >= 0) & (seen <= limit)).all(-1) & (local[:, 2] > 0)
+    x, y = seen.clamp(torch.zeros(2), limit).round().long().unbind(-1)
+    visible &= (local[:, 2] / scene.depth[j][y, x] - 1).abs() < 0.05
+    seen = (seen + noise * torch.randn(seen.shape, generator=generator)).clamp(torch.zeros(2), limit)
+    return Matches(pixels[visible], seen[visible], torch.ones(int(visible.sum())))
 
 
 def _noisy_map(scene: SyntheticScene, view: int, noise: Noise, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -45,7 +45,7 @@ _DEPTH_STEPS = 2
 _LAST_SMOOTHINGS = (0.005, 0.001, 0.0001)
 """Pixels; the last depths are solved with less and less smoothing, ``_LAST_DEPTH_STEPS`` steps each."""
 _LAST_DEPTH_STEPS = 10
-_DEPTH_PRIOR = 0.01
+_DEPTH_PRIOR = 1.0
 """Squared pixels: what an anchor twice as far as its canonical view says costs a match. It decides where the matches
 cannot, as between views from one place."""
 _LARGEST_DEPTH_STEP = 0.2
