@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from unposed.align.matching import joined
 from unposed.align.windows import Boxes, choose_windows, fit_windows, overlapping_windows
 from unposed.geometry.cameras import map_pixels
 from unposed.io.resize import ImageRule
@@ -84,11 +85,7 @@ def refine_by_crops(
             found.append(Matches(*places, matches.confidence))
             if progress is not None:
                 progress(len(found), len(boxes_a))
-    return Matches(
-        torch.cat([each.points_a for each in found]),
-        torch.cat([each.points_b for each in found]),
-        torch.cat([each.confidence for each in found]),
-    )
+    return joined(*found)
 
 
 def _crops(

@@ -5,9 +5,17 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
-from unposed.align.reciprocal import STRIDE, ReciprocalMatcher, described, match_both_ways, match_symmetric
+from unposed.align.reciprocal import (
+    STRIDE,
+    ReciprocalMatcher,
+    described,
+    match_both_ways,
+    match_symmetric,
+    union_of_matches,
+)
 from unposed.geometry.focal import focal_from_pointmap
 from unposed.models.base import MatchModel, PairMatches, PairModel
 from unposed.models.inference import encode_views, predict_pairs
@@ -15,6 +23,8 @@ from unposed.views import Matches, Pair, PairPrediction, View
 
 BORDER = 3
 """Descriptors of pixels nearer to the border of their view than this are not believed (MASt3R, released code)."""
+RETURN_TOLERANCE = 5.0
+"""Pixels that the way back to a chosen pixel may end from it."""
 _PAIRS_AT_ONCE = 16
 """Pairs of which a network's predictions may wait for the other order's."""
 
@@ -45,11 +55,30 @@ def matches_both_ways(forward: PairPrediction, backward: PairPrediction) -> Matc
         return forward.matches
     if forward.descriptors_i is not None:
         return _off_border(match_symmetric(forward, backward), forward)
-    there, back = pair_matches(forward), pair_matches(backward).swapped()
+    return joined(pair_matches(forward), pair_matches(backward).swapped())
+
+
+def matches_of_pixels(
+    prediction: PairPrediction, pixels_j: Float[Tensor, "n 2"], tolerance: float = RETURN_TOLERANCE
+) -> Matches:
+    """Matches by descriptors of chosen pixels of view j, which are rounded and may lie outside of it.
+
+    Kept where the way back from view i ends less than ``tolerance`` pixels away (MASt3R, released localisation code).
+    """
+    of_i, of_j, sure_i, sure_j = described(prediction)
+    height, width = sure_j.shape
+    x, y = pixels_j.round().long().unbind(-1)
+    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    found = ReciprocalMatcher(of_i, of_j).match_from((y * width + x)[inside].unique(), tolerance, from_b=True)
+    return _off_border(union_of_matches([found], sure_i, sure_j), prediction)
+
+
+def joined(*matches: Matches) -> Matches:
+    """All of several matches of the same two views."""
     return Matches(
-        torch.cat([there.points_a, back.points_a]),
-        torch.cat([there.points_b, back.points_b]),
-        torch.cat([there.confidence, back.confidence]),
+        torch.cat([found.points_a for found in matches]),
+        torch.cat([found.points_b for found in matches]),
+        torch.cat([found.confidence for found in matches]),
     )
 
 

@@ -18,6 +18,7 @@ def localize(
     focal: float | None = None,
     model: str = "auto",
     top_k: int = 10,
+    fine: bool = False,
     out: Path | None = None,
     device: str = "auto",
     common: CommonOptions = COMMON,
@@ -44,6 +45,7 @@ def localize(
             it holds photos of the same size, or estimated.
         model: Name (see `unposed models`), path to a released file, or auto.
         top_k: How many photos of the map a query is matched with, the most similar ones.
+        fine: Match again between crops of photos that are larger than a network's view (slow without a GPU).
         out: Folder for the results.
         device: auto, cpu, cuda, cuda:1 or mps.
         common: Options of every verb.
@@ -60,6 +62,7 @@ def localize(
         focal=focal,
         model=model,
         top_k=top_k,
+        fine=fine,
         out=out,
         device=device,
         report=reporter_for(common.quiet),

@@ -39,7 +39,7 @@ def match(
         model: Name (see `unposed models`), path to a released file, or auto.
         graph: Which pairs of many photos: auto, complete, swin-3, logwin-4, oneref-0, or a text file of photo pairs.
         verify: Keep the matches that obey a fundamental matrix, an essential matrix, or all.
-        fine: Of two photos that are larger than a network's view: match again between crops at full resolution.
+        fine: Of two photos larger than a network's view: match again between crops (slow without a GPU).
         device: auto, cpu, cuda, cuda:1 or mps.
         common: Options of every verb.
     """

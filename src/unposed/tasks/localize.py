@@ -18,6 +18,7 @@ from unposed.models.base import PairModel
 from unposed.scene import Scene
 from unposed.tasks.inputs import PhotosLike, as_model, as_photo, as_photos, is_one_photo, model_identity
 from unposed.tasks.localizer import Localisation, Localizer
+from unposed.tasks.match import check_fine
 from unposed.tasks.posed_map import read_map
 from unposed.tasks.progress import Reporter, Silent, track
 
@@ -37,6 +38,7 @@ def localize(
     focal: float | None = None,
     model: str | Path | PairModel = "auto",
     top_k: int = TOP_K,
+    fine: bool = False,
     out: str | Path | None = None,
     device: str = "auto",
     report: Reporter | None = None,
@@ -51,6 +53,7 @@ def localize(
             a photo of the same size is in it, or estimated.
         model: a registered name, a path to a released file, a loaded model, or ``auto``.
         top_k: how many photos of the map a query is matched with.
+        fine: match again between crops of photos larger than the model's view, see ``match``.
         out: folder for the results. With it, finished queries outlive an interruption.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         report: where progress and warnings go; nowhere by default.
@@ -73,8 +76,10 @@ def localize(
         for skipped in found.skipped:
             report.say(f"skipped {skipped.name}: {skipped.reason}")
         photos = found.photos
-    posed_map = read_map(map, images, report)
-    localizer = Localizer(posed_map, as_model(model, device, report), top_k=top_k, focal=focal)
+    posed_map, loaded = read_map(map, images, report), as_model(model, device, report)
+    if fine:
+        check_fine(loaded)
+    localizer = Localizer(posed_map, loaded, top_k=top_k, focal=focal, fine=fine)
     results = []
     cache = None if out is None else _Finished(Path(out) / "queries", _run_fingerprint(localizer, model))
     for photo in track(report, photos, len(photos), f"{localizer.model.name}: queries"):
@@ -158,6 +163,7 @@ def _run_fingerprint(localizer: Localizer, asked: str | Path | PairModel) -> str
         localizer.map.fingerprint,
         localizer.top_k,
         localizer.focal,
+        localizer.fine,
     ]
     return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
 

@@ -4,7 +4,7 @@ import itertools
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unposed.align.matching import pair_matches
+from unposed.align.coarse_to_fine import WholePhoto, refine_by_crops, shrunk
+from unposed.align.matching import joined, matches_of_pixels, pair_matches
 from unposed.align.query_points import QueryPoints, query_points
 from unposed.align.subpixel import refine_on_pointmap
 from unposed.align.tracks import triangulated_tracks
@@ -23,7 +24,7 @@ from unposed.geometry.transforms import invert_rigid, transform_points
 from unposed.io.photos import Photo
 from unposed.models.base import MatchModel, PairModel
 from unposed.models.retrieval import Retriever, find_retriever
-from unposed.tasks.posed_map import PosedMap, Reference, protocol_view, tracks_of_view
+from unposed.tasks.posed_map import PosedMap, Reference, Sparse, protocol_view, tracks_of_view
 from unposed.views import Camera, Matches, Pair, PairPrediction, View
 
 REPROJECTION_SHARE = 0.008
@@ -47,6 +48,7 @@ _MATCHED_AMONG = 5  # references, so ten more pairs at most
 _FOCAL_SEARCH_POINTS = 1000
 _SAME_FOCAL = 0.02
 _STRIDE = 4  # of the query's pixels that a dense model matches: ten times as many as PnP needs, spread evenly
+_DESCRIPTOR_CONFIDENCE = 1.001  # of a match by descriptors (MASt3R's localisation tool)
 _DENSE_CONFIDENCE = 3.0  # of pixels matched by nearest points (DUSt3R's localisation tool)
 _KEPT_FEATURES = 64
 _DESCRIBED_AT_ONCE = 16
@@ -121,9 +123,11 @@ class _Solution:
 class Localizer:
     """A map that is ready for queries; views and features of the references it used last are kept in memory."""
 
-    def __init__(self, posed_map: PosedMap, model: PairModel, *, top_k: int, focal: float | None = None) -> None:
-        """``focal``: of the queries, in pixels of their original photos."""
-        self.map, self.model, self.top_k, self.focal = posed_map, model, top_k, focal
+    def __init__(
+        self, posed_map: PosedMap, model: PairModel, *, top_k: int, focal: float | None = None, fine: bool = False
+    ) -> None:
+        """``focal``: of the queries, in pixels of their original photos; ``fine``: match crops too, see ``match``."""
+        self.map, self.model, self.top_k, self.focal, self.fine = posed_map, model, top_k, focal, fine
         self._encoded: OrderedDict[int, tuple[View, Any]] = OrderedDict()
         self._descriptions: list[Any] | None = None
         self._retriever: Retriever | None = None
@@ -140,7 +144,7 @@ class Localizer:
         view = replace(view, exif_focal=float(calibration.intrinsics[0, 0]))  # what the model starts from
         features = self.model.encode([view])[0]
         chosen = self._similar(view, features)
-        found = self._points(view, features, chosen)
+        found = self._points(photo, view, features, chosen)
         solution = _solve(found, calibration, view)
         reason = _doubt(found, solution)
         return Localisation(
@@ -194,24 +198,57 @@ class Localizer:
         similarity = self._retriever.similarity(query, self._descriptions)[0]
         return similarity.topk(self.top_k).indices.tolist()
 
-    def _points(self, view: View, features: Any, chosen: Sequence[int]) -> QueryPoints:
+    def _points(self, photo: Photo, view: View, features: Any, chosen: Sequence[int]) -> QueryPoints:
         """World points for the pixels of the query that match the chosen references."""
         encoded = [self._encode(k) for k in chosen]
         views, all_features = [view, *(v for v, _ in encoded)], [features, *(f for _, f in encoded)]
-        pairs = [(0, k + 1) for k in range(len(chosen))]
-        by_pair = self._match(views, all_features, pairs)
-        matches = [by_pair[pair] for pair in pairs]
         references = [self.map.references[k] for k in chosen]
+        pairs = [(0, k + 1) for k in range(len(chosen))]
+        by_pair = self._match(views, all_features, pairs, [reference.sparse for reference in references])
+        matches = [by_pair[pair] for pair in pairs]
+        if self.fine:
+            matches = self._refined(photo, views, references, matches)
         found = self._joined(view, views[1:], references, matches)
         if len(found.feature.unique()) < _FEW_POINTS and sum(len(each.confidence) > 0 for each in matches) > 1:
             references = self._with_points(views[1:], all_features[1:], references, matches)
             found = self._joined(view, views[1:], references, matches)
         return found
 
-    def _match(self, views: Sequence[View], features: Sequence[Any], pairs: Sequence[Pair]) -> dict[Pair, Matches]:
+    def _match(
+        self,
+        views: Sequence[View],
+        features: Sequence[Any],
+        pairs: Sequence[Pair],
+        sparse: Sequence[Sparse | None] | None = None,
+    ) -> dict[Pair, Matches]:
+        """Matches of pairs; ``sparse`` are places (original pixels) of view j of each pair to find in view i."""
         if isinstance(self.model, MatchModel):
             return {pair: found.matches for pair, found in self.model.match_pairs(views, features, pairs)}
-        return {pair: _matches(p) for pair, p in self.model.decode(views, features, pairs)}
+        wanted = dict(zip(pairs, sparse, strict=True)) if sparse else {}
+        found = {}
+        for pair, prediction in self.model.decode(views, features, pairs):
+            places = wanted.get(pair)
+            view_j = views[pair[1]]
+            seeds = None if places is None else map_pixels(torch.linalg.inv(view_j.original_from_view), places[0])
+            found[pair] = _matches(prediction, seeds)
+        return found
+
+    def _refined(
+        self, photo: Photo, views: Sequence[View], references: Sequence[Reference], matches: Sequence[Matches]
+    ) -> list[Matches]:
+        """The query's matches with every reference, made again between crops where photos are larger than views."""
+        query = WholePhoto(views[0], photo.load())
+
+        def match_crops(crops: Sequence[View], pairs: Sequence[Pair]) -> Iterable[tuple[Pair, Matches]]:
+            return self._match(crops, self.model.encode(crops), pairs).items()
+
+        refined = []
+        for view, reference, found in zip(views[1:], references, matches, strict=True):
+            if shrunk(query.view, view):
+                other = WholePhoto(view, reference.load())
+                found = refine_by_crops(found, query, other, self.model.image_rule, match_crops)
+            refined.append(found)
+        return refined
 
     def _joined(
         self, view: View, views: Sequence[View], references: Sequence[Reference], matches: Sequence[Matches]
@@ -261,12 +298,20 @@ class Localizer:
         return tuple(self.map.references[chosen[k]].name for k in order)
 
 
-def _matches(prediction: PairPrediction) -> Matches:
-    """Matches of a pair; of pixels matched by nearest points, only confident ones, to a fraction of a pixel."""
-    if prediction.matches is not None or prediction.descriptors_i is not None:
-        return pair_matches(prediction, stride=_STRIDE)
-    found = pair_matches(prediction, stride=_STRIDE, min_confidence=_DENSE_CONFIDENCE)
-    return refine_on_pointmap(found, prediction)
+def _matches(prediction: PairPrediction, seeds: Float[Tensor, "n 2"] | None = None) -> Matches:
+    """Matches of a pair; by descriptors that can be trusted, also of ``seeds``, pixels of the second view.
+
+    Of pixels matched by nearest points only confident ones, to a fraction of a pixel.
+    """
+    if prediction.matches is not None:
+        return prediction.matches
+    if prediction.descriptors_i is None:
+        found = pair_matches(prediction, stride=_STRIDE, min_confidence=_DENSE_CONFIDENCE)
+        return refine_on_pointmap(found, prediction)
+    found = pair_matches(prediction, stride=_STRIDE)
+    if seeds is not None:
+        found = joined(found, matches_of_pixels(prediction, seeds))
+    return found.where(found.confidence >= _DESCRIPTOR_CONFIDENCE)
 
 
 def _solve(found: QueryPoints, calibration: _Calibration, view: View) -> _Solution | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
+from PIL import Image
 from scipy.spatial import cKDTree
 from torch import Tensor
 
@@ -30,7 +31,8 @@ _SAME_ASPECT = _SAME_FOCAL = 0.01
 _RELEASED_SIZES = (224, 512)
 """Long sides of the views of released networks, whose localisation protocol has an image rule of its own."""
 _MODEL_FOLDERS = ("", "sparse/0", "sparse", "colmap", "colmap/sparse/0")
-_Sparse = tuple[Float[Tensor, "n 2"], Float[Tensor, "n 3"]]
+Sparse = tuple[Float[Tensor, "n 2"], Float[Tensor, "n 3"]]
+"""Where points are seen (pixels of the original photo), and the points (world)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,8 +48,8 @@ class Reference:
     """View and depth of the photo, in a scene."""
     min_confidence: float = 0.0
     """Depth with less is not used."""
-    sparse: _Sparse | None = None
-    """Where sparse points are seen (pixels of the original photo), and the points (world)."""
+    sparse: Sparse | None = None
+    """Points of the map that it sees."""
 
     def view(self, rule: ImageRule) -> View:
         """The photo as a model with that rule sees it.
@@ -62,9 +64,23 @@ class Reference:
         same = np.allclose(plan.original_from_view, stored.original_from_view.numpy(), atol=1e-6)
         if same and (plan.box[2] - plan.box[0], plan.box[3] - plan.box[1]) == stored.size[::-1]:
             return stored
+        return protocol_view(self._stored_photo(stored), rule)
+
+    def load(self) -> Image.Image:
+        """All pixels of the photo.
+
+        Raises:
+            UserError: the photo is gone.
+        """
+        if self.photo is not None:
+            return self.photo.load()
+        assert self.dense is not None
+        return self._stored_photo(self.dense.view).load()
+
+    def _stored_photo(self, stored: View) -> Photo:
         if stored.path is None or not stored.path.is_file():
             raise UserError(f"{self.name} of the map is no longer where it was; give the photos' folder as --images.")
-        return protocol_view(replace(as_photo(stored.path), name=self.name), rule)
+        return replace(as_photo(stored.path), name=self.name)
 
     def of_same_kind(self, query: View) -> bool:
         """Whether the query could be from the same camera: the same size, and the same focal length by EXIF."""
@@ -268,7 +284,7 @@ def _photo_from_camera(camera: Camera, photo: Photo) -> Tensor | None:
     return torch.tensor([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2], [0, 0, 1]], dtype=torch.float64)
 
 
-def tracks_of_view(tracks: Tracks, k: int) -> _Sparse:
+def tracks_of_view(tracks: Tracks, k: int) -> Sparse:
     """Pixels (original photo) and world points of the tracks that view ``k`` sees."""
     mine = tracks.view == k
     return tracks.pixel[mine], tracks.points[tracks.track[mine]]
