@@ -11,7 +11,10 @@ import pytest
 from tests.tasks.perfect import rendered, write_photos
 from unposed import __version__, cli
 
-VERBS = ("reconstruct", "view", "models", "synth", "train", "demo", "depth", "intrinsics")
+VERBS = (
+    *("reconstruct", "view", "demo", "models", "synth", "train", "eval"),
+    *("depth", "match", "pose", "intrinsics", "localize"),
+)
 
 
 def run(*arguments: str, **options) -> subprocess.CompletedProcess:
