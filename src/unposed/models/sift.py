@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from unposed.geometry.ratio_test import ratio_matches
 from unposed.models.affine_sift import describe
 
 KEYPOINTS = 3500
@@ -42,13 +43,4 @@ def detect(image: UInt8[Tensor, "height width 3"], most: int = KEYPOINTS) -> Key
 
 def match(a: Keypoints, b: Keypoints) -> Int[Tensor, "n 2"]:
     """Index pairs (a, b) of mutual nearest neighbours that pass Lowe's ratio test seen from ``a``, best first."""
-    if len(a.points) < 2 or len(b.points) < 2:
-        return torch.zeros(0, 2, dtype=torch.long)
-    similarity = a.descriptors @ b.descriptors.T
-    best, index = similarity.topk(2, dim=1)
-    rows = torch.arange(len(a.points))
-    mutual = similarity.argmax(0)[index[:, 0]] == rows
-    distance = (2 - 2 * best).clamp(min=0).sqrt()
-    passes = mutual & (distance[:, 0] < RATIO * distance[:, 1])
-    order = (distance[:, 0] / distance[:, 1].clamp(min=1e-9))[passes].argsort()
-    return torch.stack([rows[passes], index[passes, 0]], 1)[order]
+    return ratio_matches(a.descriptors, b.descriptors, RATIO)
