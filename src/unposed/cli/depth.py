@@ -26,11 +26,13 @@ def depth(
 
     Writes into OUT, for every photo, STEM.npz (depth, confidence, intrinsics, metric) and STEM_colour.png, and the
     formats asked for: STEM_depth.png (16 bit, its unit in STEM_depth.json), STEM.exr, STEM.ply (coloured points).
+    Models of single photos (moge-...) take every photo by itself; those with normals also write STEM_normals.png.
 
     Examples:
         unposed depth photo.jpg --out depth
         unposed depth photos/ --out depth --formats exr ply
         unposed depth clip.mp4 --every 10 --alone --out depth
+        unposed depth photos/ --model moge-2-vitl-normal --out depth
 
     Args:
         photos: A folder, photos, a glob pattern in quotes, or one video.

@@ -102,17 +102,15 @@ def _branch(elements: Elements, truncation: float | None) -> tuple[_Candidates, 
     steps = torch.arange(_FIRST_INTERVALS, dtype=torch.float64, device=elements.x.device)
     centres, limit = (2 * steps + 1) * half - reach, math.inf
     worth = _WORTH * int(elements.anchored.sum())
-    for _ in range(_LEVELS):
+    for level in range(_LEVELS + 1):
         at_centre, bound = _losses(elements, centres, half, truncation)
         limit = min(limit, float(at_centre.min()))
         alive = bound <= limit * _MARGIN
         interesting = alive.any(1)
         centres, bound, alive = centres[interesting], bound[interesting], alive[interesting]
-        if 2 * len(centres) * worth > int(alive.any(0).sum()):
+        if level == _LEVELS or 2 * len(centres) * worth > int(alive.any(0).sum()):
             break
         centres, half = torch.cat([centres - half / 2, centres + half / 2]), half / 2
-    else:
-        half *= 2
     return _merged(alive, bound, centres, half), limit
 
 

@@ -46,10 +46,12 @@ def write_depth_npz(
     depth: Float[Tensor, "height width"],
     intrinsics: Float[Tensor, "3 3"],
     confidence: Float[Tensor, "height width"] | None = None,
+    normals: Float[Tensor, "height width 3"] | None = None,
     *,
     metric: bool = False,
 ) -> None:
-    """``depth`` (float32, 0 unknown), ``confidence`` (where there is one), ``intrinsics`` (3x3) and ``metric``.
+    """``depth`` (float32, 0 unknown), ``intrinsics`` (3x3), ``metric``, and where there are such ``confidence`` and
+    ``normals`` (float16, in the camera frame, 0 unknown).
 
     In the intrinsics pixel (0, 0) is the centre of the top-left pixel.
 
@@ -59,6 +61,8 @@ def write_depth_npz(
     arrays: dict[str, Any] = {"depth": _known(depth), "intrinsics": intrinsics.numpy(), "metric": np.array(metric)}
     if confidence is not None:
         arrays["confidence"] = confidence.numpy()
+    if normals is not None:
+        arrays["normals"] = normals.numpy().astype(np.float16)
     with atomic_write(path) as temporary:
         np.savez_compressed(temporary, **arrays)
 
@@ -120,13 +124,28 @@ def depth_at_original_size(
     return torch.where(smooth & (nearest > 0), 1 / blended, nearest)
 
 
+def normals_at_original_size(
+    normals: Float[Tensor, "height width 3"], view: View
+) -> Float[Tensor, "original_height original_width 3"]:
+    """Unit normals of the view at the original photo's pixels; 0 where unknown or where the view was cropped."""
+    warped = _warp(normals, view, cv2.INTER_LINEAR)
+    length = warped.norm(dim=-1, keepdim=True)
+    return torch.where(length > 0.5, warped / length, 0.0)
+
+
+def normal_colours(normals: Float[Tensor, "height width 3"]) -> UInt8[Tensor, "height width 3"]:
+    """Normals in the usual colours, (x, -y, -z) from -1 .. 1 to 0 .. 255; unknown ones black."""
+    colours = (normals * torch.tensor([0.5, -0.5, -0.5]) + 0.5).mul(255).round().clamp(0, 255).to(torch.uint8)
+    return colours.masked_fill_((normals == 0).all(-1, keepdim=True), 0)
+
+
 def _warp(
-    values: Float[Tensor, "height width"],
+    values: Float[Tensor, "height width *channels"],
     view: View,
     interpolation: int,
     border: int = cv2.BORDER_CONSTANT,
     corner: float = 0.0,
-) -> Float[Tensor, "original_height original_width"]:
+) -> Float[Tensor, "original_height original_width *channels"]:
     """A map of the view at the original photo's pixels; value (x, y) lies at view pixel (x + corner, y + corner)."""
     values_from_original = torch.linalg.inv(view.original_from_view.double())[:2].numpy().copy()
     values_from_original[:, 2] -= corner

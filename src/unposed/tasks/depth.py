@@ -17,21 +17,23 @@ from unposed.io.depth_files import (
     depth_at_original_size,
     depth_colours,
     depth_range,
+    normal_colours,
+    normals_at_original_size,
     unique_stems,
     write_depth_npz,
     write_depth_png,
 )
 from unposed.io.exr import write_exr
 from unposed.io.mesh import depth_edges
-from unposed.io.photos import Photo, PhotoSet
+from unposed.io.photos import Photo, PhotoSet, make_view
 from unposed.io.ply import write_ply
 from unposed.io.preview import write_png
-from unposed.models.base import PairModel
+from unposed.models.base import MonocularModel, PairModel
 from unposed.scene import Scene, SceneView
-from unposed.tasks.inputs import PhotosLike, as_model, as_photos, is_one_photo
+from unposed.tasks.inputs import PhotosLike, as_any_model, as_model, as_photos, is_one_photo
 from unposed.tasks.progress import Reporter, Silent, track
 from unposed.tasks.reconstruct import reconstruct
-from unposed.views import PointCloud
+from unposed.views import Camera, PointCloud
 
 Format = Literal["png", "exr", "ply"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -65,6 +67,8 @@ class Depth:
     """Name of the model that predicted it."""
     seen: SceneView
     """What the model looked at: the view, its depth before it was brought to the photo's size, and the camera."""
+    normals: Float[Tensor, "height width 3"] | None = None
+    """Unit surface normals in the camera frame, 0 where unknown; None where the model has none."""
 
     def colours(self) -> UInt8[Tensor, "height width 3"]:
         """Inverse depth in false colours, near red and far blue, one scale for all photos of a scene."""
@@ -83,7 +87,7 @@ class Depth:
 def depth(
     photos: PhotosLike,
     *,
-    model: str | PairModel = "auto",
+    model: str | PairModel | MonocularModel = "auto",
     alone: bool = False,
     frames: int | None = None,
     every: int | None = None,
@@ -96,7 +100,8 @@ def depth(
         photos: one photo (a file, a Pillow picture, an array height x width x 3 of uint8), or several: a folder, a
             glob pattern, a video or a list.
         model: a registered name, a path to a released file, a loaded model, or ``auto``: the better offline model for
-            photos that are solved together, the one that knows single photos for the others.
+            photos that are solved together, the one that knows single photos for the others. A model of single photos
+            (MoGe) takes every photo by itself.
         alone: treat every photo by itself. By default several photos show one place and are solved together, and only
             those that cannot be joined to the others are treated by themselves.
         frames, every: of a video, how many frames evenly spread, or every n-th.
@@ -119,7 +124,7 @@ def depth(
 def each_depth(
     photos: PhotosLike,
     *,
-    model: str | PairModel = "auto",
+    model: str | PairModel | MonocularModel = "auto",
     alone: bool = False,
     frames: int | None = None,
     every: int | None = None,
@@ -132,6 +137,12 @@ def each_depth(
     for skipped in found.skipped:
         report.say(f"skipped {skipped.name}: {skipped.reason}")
     chosen = PhotoSet(found.photos, [])
+    if model != "auto":
+        model = as_any_model(model, device, report)
+    if isinstance(model, MonocularModel):
+        for photo in track(report, chosen.photos, len(chosen.photos), f"{model.name}: single photos"):
+            yield _by_monocular(photo, model)
+        return
     joined: dict[str, tuple[int, Scene, SceneView]] = {}
     if not alone and len(chosen.photos) > 1:
         joined = _joined(reconstruct(chosen, model=model, device=device, report=report))
@@ -180,6 +191,22 @@ def _by_themselves(
     return found
 
 
+def _by_monocular(photo: Photo, model: MonocularModel) -> Depth:
+    """Depth, camera and normals of a photo from a model of single photos; its confidence is 1 where it has a depth."""
+    view = make_view(photo, model.image_rule)
+    found = model.infer([view])[0]
+    height, width = view.size
+    camera = Camera(found.intrinsics, torch.eye(4), width, height)
+    known = torch.where(found.mask, found.depth, 0.0)
+    item = SceneView(view, camera.through(view.original_from_view, *view.original_size), known, found.mask.float())
+    scene = Scene((item,), metric=found.metric, model=model.name)
+    result = _at_photo_size(item, scene, None, depth_range([known]))
+    if found.normals is None:
+        return result
+    normals = torch.where(found.mask[..., None], found.normals, 0.0)
+    return replace(result, normals=normals_at_original_size(normals, view))
+
+
 def _at_photo_size(item: SceneView, scene: Scene, number: int | None, between: tuple[float, float]) -> Depth:
     return Depth(
         name=item.view.name,
@@ -201,7 +228,7 @@ class WrittenDepth:
     out: Path
     photos: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Per photo: ``width``, ``height``, ``scene`` (number or None), ``metric``, ``model``, ``nearest`` and ``farthest``
-    depth, and the paths of its files (``npz``, ``colour``, ``png``, ``png_scale``, ``exr``, ``ply``)."""
+    depth, and the paths of its files (``npz``, ``colour``, ``normals``, ``png``, ``png_scale``, ``exr``, ``ply``)."""
     without: list[str] = field(default_factory=list)
     """Photos that have no depth."""
 
@@ -224,7 +251,7 @@ def write_depths(
     out: str | Path,
     *,
     formats: Sequence[Format] = (),
-    model: str | PairModel = "auto",
+    model: str | PairModel | MonocularModel = "auto",
     alone: bool = False,
     frames: int | None = None,
     every: int | None = None,
@@ -233,9 +260,9 @@ def write_depths(
 ) -> WrittenDepth:
     """Depth of photos (see ``depth``) as files in ``out``, named after the photos; sub-folders are kept.
 
-    Always ``<stem>.npz`` and ``<stem>_colour.png``; by ``formats`` also ``<stem>_depth.png`` (16 bit, its unit in
-    ``<stem>_depth.json``), ``<stem>.exr`` and ``<stem>.ply``. Photos whose names differ only in the ending keep it:
-    ``a.jpg.npz``. ``run.json`` lists all.
+    Always ``<stem>.npz`` and ``<stem>_colour.png``; ``<stem>_normals.png`` where the model has normals; by ``formats``
+    also ``<stem>_depth.png`` (16 bit, its unit in ``<stem>_depth.json``), ``<stem>.exr`` and ``<stem>.ply``. Photos
+    whose names differ only in the ending keep it: ``a.jpg.npz``. ``run.json`` lists all.
 
     Raises:
         UserError: as ``depth`` does; ``out`` is a folder of the photos themselves, or cannot be written.
@@ -271,8 +298,13 @@ def _write(result: Depth, stem: Path, formats: Sequence[Format]) -> dict[str, An
         "ply": stem.with_name(stem.name + ".ply"),
     }
     paths = {kind: path for kind, path in paths.items() if kind in ("npz", "colour", *formats)}
-    write_depth_npz(paths["npz"], result.depth, result.intrinsics, result.confidence, metric=result.metric)
+    write_depth_npz(
+        paths["npz"], result.depth, result.intrinsics, result.confidence, result.normals, metric=result.metric
+    )
     write_png(paths["colour"], result.colours())
+    if result.normals is not None:
+        paths["normals"] = stem.with_name(stem.name + "_normals.png")
+        write_png(paths["normals"], normal_colours(result.normals))
     if "png" in formats:
         _, paths["png_scale"] = write_depth_png(paths["png"], result.depth, result.intrinsics, metric=result.metric)
     if "exr" in formats:

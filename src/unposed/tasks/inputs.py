@@ -11,7 +11,7 @@ from PIL import Image
 from unposed.errors import UserError
 from unposed.io import videos
 from unposed.io.photos import Photo, PhotoSet, find_photos
-from unposed.models.base import PairModel
+from unposed.models.base import MonocularModel, PairModel
 from unposed.models.default import choose_default
 from unposed.models.registry import load_model
 from unposed.tasks.progress import Reporter
@@ -71,7 +71,9 @@ def is_one_photo(source: PhotosLike) -> bool:
     return isinstance(source, Image.Image | np.ndarray | Photo)
 
 
-def as_model(model: str | Path | PairModel, device: str, report: Reporter) -> PairModel:
+def as_any_model(
+    model: str | Path | PairModel | MonocularModel, device: str, report: Reporter
+) -> PairModel | MonocularModel:
     """The model itself, the one of that name or file, or for ``auto`` the offline one that its card shows to be better.
 
     Raises:
@@ -82,8 +84,17 @@ def as_model(model: str | Path | PairModel, device: str, report: Reporter) -> Pa
     if model == "auto":
         model, reason = choose_default()
         report.say(f"model: {model} ({reason})")
-    loaded = load_model(model, device=device)
-    if not isinstance(loaded, PairModel):
+    return load_model(model, device=device)
+
+
+def as_model(model: str | Path | PairModel, device: str, report: Reporter) -> PairModel:
+    """As ``as_any_model``, for tasks that need to see pairs of photos.
+
+    Raises:
+        UserError: as ``as_any_model`` does; the model looks at single photos only.
+    """
+    loaded = as_any_model(model, device, report)
+    if isinstance(loaded, MonocularModel):
         raise UserError(f"{loaded.name} looks at one photo at a time and sees no poses; use it with `unposed depth`.")
     return loaded
 
