@@ -13,7 +13,7 @@ from unposed.geometry.cameras import map_pixels, pixel_grid
 from unposed.geometry.transforms import transform_points
 from unposed.views import Camera, Pair, PairPrediction, View
 
-CHANNELS = 48
+CHANNELS = 24
 
 
 def descriptors(points: Tensor, scale: float) -> Tensor:

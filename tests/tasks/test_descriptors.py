@@ -40,24 +40,22 @@ def photos(tmp_path: Path, truth: RenderedViews) -> Path:
 
 @pytest.fixture
 def sparse_map(tmp_path: Path, photos: Path, truth: RenderedViews) -> Path:
-    """A COLMAP model of all photos but the first, with the points that every 20th pixel of the second shows."""
+    """A COLMAP model of the second and third photo, with the points that every 20th pixel of the second shows."""
     (tmp_path / "images").mkdir()
-    for k in (1, 2, 3):
+    for k in (1, 2):
         shutil.copy(photos / f"{k}.png", tmp_path / "images")
-    cameras = {name: camera for name, camera in true_cameras(truth).items() if name != "0.png"}
+    cameras = {name: camera for name, camera in true_cameras(truth).items() if name in ("1.png", "2.png")}
     rows, columns = torch.meshgrid(torch.arange(10, HEIGHT, 20), torch.arange(10, WIDTH, 20), indexing="ij")
     y, x = rows.flatten(), columns.flatten()
     pixels = torch.stack([x, y], -1).float()
     local = backproject(pixels, truth.depth[0, 1][y, x], truth.intrinsics[0, 1])
     points = transform_points(truth.world_from_camera[0, 1], local)
     index = torch.arange(len(points))
-    seen = [(torch.zeros_like(index), pixels, index)]
-    for n in (2, 3):
-        there = transform_points(invert_rigid(truth.world_from_camera[0, n]), points)
-        where = project(there, truth.intrinsics[0, n])
-        inside = (where >= 0).all(-1) & (where[:, 0] < WIDTH) & (where[:, 1] < HEIGHT) & (there[:, 2] > 0)
-        seen.append((torch.full((int(inside.sum()),), n - 1), where[inside], index[inside]))
-    view, pixel, track = (torch.cat(part) for part in zip(*seen, strict=True))
+    there = transform_points(invert_rigid(truth.world_from_camera[0, 2]), points)
+    where = project(there, truth.intrinsics[0, 2])
+    inside = (where >= 0).all(-1) & (where[:, 0] < WIDTH) & (where[:, 1] < HEIGHT) & (there[:, 2] > 0)
+    view = torch.cat([torch.zeros_like(index), torch.ones_like(index[inside])])
+    pixel, track = torch.cat([pixels, where[inside]]), torch.cat([index, index[inside]])
     tracks = Tracks(points, torch.zeros(len(points), 3, dtype=torch.uint8), view, pixel, track)
     write_colmap(tmp_path / "sparse", cameras, tracks, text=True)
     return tmp_path / "sparse"
@@ -110,7 +108,7 @@ def test_the_pose_is_that_of_the_matches_in_metres(photos, truth) -> None:
     assert pose.reliable, pose.reason
     assert pose.scale == "metric"
     assert float(rotation_error(pose.b_from_a[:3, :3], b_from_a[:3, :3])) < 0.2
-    assert float(direction_error(pose.b_from_a[:3, 3], b_from_a[:3, 3])) < 1
+    assert float(direction_error(pose.b_from_a[:3, 3], b_from_a[:3, 3])) < 2
     assert float(pose.b_from_a[:3, 3].norm()) == pytest.approx(float(b_from_a[:3, 3].norm()), rel=0.02)
 
 
