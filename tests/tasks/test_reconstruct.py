@@ -37,6 +37,21 @@ def test_perfect_predictions_give_true_cameras_of_the_original_photos(photos: Pa
     assert (camera.width, camera.height) == (128, 96)
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_few_photos_zoomed_or_not_stay_exact_through_bundle_adjustment(tmp_path: Path, seed: int) -> None:
+    truth = rendered(3, seed)
+    write_photos(tmp_path / "photos", truth)
+    focals = truth.intrinsics[0, :, 0, 0]
+    if seed:
+        assert float(focals.max() / focals.min()) > 1.5  # photos of one size, taken at different zooms
+    scene = reconstruct(tmp_path / "photos", model=PerfectModel(truth, 128), bundle=True)
+    errors = score_cameras(scene.cameras, true_cameras(truth))
+    assert errors["registered"] == 3
+    assert errors["rotation_median_deg"] < 0.05
+    assert errors["translation_median_deg"] < 0.5
+    assert errors["focal_error_median"] < 2e-3
+
+
 def test_photos_that_nothing_connects_are_not_glued_on(photos: Path, truth: RenderedViews) -> None:
     scene = reconstruct(photos, model=PerfectModel(truth, blind=frozenset({"2.png"})), bundle=False)
     assert "2.png" not in scene.cameras

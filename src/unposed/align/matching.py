@@ -16,6 +16,7 @@ from unposed.align.reciprocal import (
     match_symmetric,
     union_of_matches,
 )
+from unposed.align.subpixel import refine_on_pointmap
 from unposed.geometry.focal import focal_from_pointmap
 from unposed.models.base import MatchModel, PairMatches, PairModel
 from unposed.models.inference import encode_views, predict_pairs
@@ -137,7 +138,10 @@ def focal_of_first_view(prediction: PairPrediction) -> float:
 
 
 def _by_points(prediction: PairPrediction, stride: int, min_confidence: float) -> Matches:
-    """Grid pixels of view i whose nearest point in view j has its nearest point in view i within stride / 4 of them."""
+    """Grid pixels of view i whose nearest point in view j has its nearest point in view i within stride / 4 of them.
+
+    The places in view j are good to a fraction of a pixel.
+    """
     sure_i, sure_j = prediction.confidence_i >= min_confidence, prediction.confidence_j >= min_confidence
     pixels_i, pixels_j = sure_i.nonzero().flip(-1), sure_j.nonzero().flip(-1)
     start = (pixels_i % stride == stride // 2).all(-1).nonzero()[:, 0]
@@ -148,7 +152,7 @@ def _by_points(prediction: PairPrediction, stride: int, min_confidence: float) -
     mutual = (pixels_i[paths.a] - pixels_i[start]).abs().amax(-1) <= stride / 4
     a, b = pixels_i[start[mutual]], pixels_j[paths.b[mutual]]
     confidence = _at(prediction.confidence_i, a) * _at(prediction.confidence_j, b)
-    return Matches(a.float(), b.float(), confidence)
+    return refine_on_pointmap(Matches(a.float(), b.float(), confidence), prediction)
 
 
 def _off_border(found: Matches, prediction: PairPrediction) -> Matches:

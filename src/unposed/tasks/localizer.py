@@ -15,7 +15,6 @@ from torch import Tensor
 from unposed.align.coarse_to_fine import WholePhoto, refine_by_crops, shrunk
 from unposed.align.matching import joined, matches_of_pixels, pair_matches
 from unposed.align.query_points import QueryPoints, query_points
-from unposed.align.subpixel import refine_on_pointmap
 from unposed.align.tracks import triangulated_tracks
 from unposed.geometry.cameras import intrinsics_matrix, map_pixels
 from unposed.geometry.pnp import PnPResult, solve_pnp, solve_pnp_unknown_focal
@@ -301,13 +300,12 @@ class Localizer:
 def _matches(prediction: PairPrediction, seeds: Float[Tensor, "n 2"] | None = None) -> Matches:
     """Matches of a pair; by descriptors that can be trusted, also of ``seeds``, pixels of the second view.
 
-    Of pixels matched by nearest points only confident ones, to a fraction of a pixel.
+    Of pixels matched by nearest points only confident ones.
     """
     if prediction.matches is not None:
         return prediction.matches
     if prediction.descriptors_i is None:
-        found = pair_matches(prediction, stride=_STRIDE, min_confidence=_DENSE_CONFIDENCE)
-        return refine_on_pointmap(found, prediction)
+        return pair_matches(prediction, stride=_STRIDE, min_confidence=_DENSE_CONFIDENCE)
     found = pair_matches(prediction, stride=_STRIDE)
     if seeds is not None:
         found = joined(found, matches_of_pixels(prediction, seeds))
