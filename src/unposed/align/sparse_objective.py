@@ -120,30 +120,23 @@ class SparseScene:
     @property
     def focal(self) -> Float[Tensor, "views"]:
         """In pixels; the mean of both axes."""
-        return self.focal_axes.mean(1)
-
-    @property
-    def focal_axes(self) -> Float[Tensor, "views 2"]:
-        """In pixels, along x and y."""
-        return self.intrinsics.diagonal(dim1=1, dim2=2)[:, :2]
+        return self.intrinsics.diagonal(dim1=1, dim2=2)[:, :2].mean(1)
 
     def match_points(self, data: AnchoredMatches) -> Float[Tensor, "matches 2 3"]:
         """World point that either side of every match says."""
-        zoom = data.base_focal / self.focal
-        depth = self.depth[data.anchor] * depth_ratio(data.offset, zoom[data.view])
-        return lift(data.pixel, depth, self.intrinsics[data.view], self.world_from_camera[data.view])
+        local = match_rays(data, self.intrinsics) * self.depth[data.anchor][..., None]
+        pose = self.world_from_camera[data.view]
+        return (pose[..., :3, :3] @ local[..., None]).squeeze(-1) + pose[..., :3, 3]
 
 
-def lift(
-    pixel: Float[Tensor, "*n 2"],
-    depth: Float[Tensor, "*n"],
-    intrinsics: Float[Tensor, "*n 3 3"],
-    world_from_camera: Float[Tensor, "*n 4 4"],
-) -> Float[Tensor, "*n 3"]:
-    """World points at z-depths behind pixels, each with a camera of its own."""
-    slope = (pixel - intrinsics[..., :2, 2]) / intrinsics.diagonal(dim1=-2, dim2=-1)[..., :2]
-    local = torch.cat([slope, torch.ones_like(slope[..., :1])], -1) * depth[..., None]
-    return (world_from_camera[..., :3, :3] @ local[..., None]).squeeze(-1) + world_from_camera[..., :3, 3]
+def match_rays(data: AnchoredMatches, intrinsics: Float[Tensor, "views 3 3"]) -> Float[Tensor, "matches 2 3"]:
+    """Point of either side of every match in its own camera, for anchors at depth 1."""
+    axes = intrinsics.diagonal(dim1=1, dim2=2)[:, :2]
+    zoom = data.base_focal / axes.mean(1)
+    k = torch.stack([axes, intrinsics[:, :2, 2]], 1)[data.view]
+    slope = (data.pixel - k[..., 1, :]) / k[..., 0, :]
+    ray = torch.cat([slope, torch.ones_like(slope[..., :1])], -1)
+    return ray * depth_ratio(data.offset, zoom[data.view])[..., None]
 
 
 def held_points(
@@ -305,11 +298,7 @@ def projected_rays(
     project = scene.intrinsics[other] @ camera_from_world
     turn = project @ scene.world_from_camera[own, :3, :3]
     shift = project @ (scene.world_from_camera[own, :3, 3] - scene.world_from_camera[other, :3, 3])[..., None]
-    zoom = data.base_focal / scene.focal
-    k = torch.stack([scene.focal_axes, scene.intrinsics[:, :2, 2]], 1)[data.view]
-    slope = (data.pixel - k[..., 1, :]) / k[..., 0, :]
-    ray = torch.cat([slope, torch.ones_like(slope[..., :1])], -1)
-    ray = ray * depth_ratio(data.offset, zoom[data.view])[..., None]
+    ray = match_rays(data, scene.intrinsics)
     return shift.squeeze(-1)[data.pair], (turn[data.pair] @ ray[..., None]).squeeze(-1)
 
 

@@ -12,7 +12,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from unposed.align.anchored import AnchoredMatches
-from unposed.align.canonical import depth_ratio
 from unposed.align.initialise import (
     WORST_ANGLE,
     WORST_SHIFT,
@@ -20,6 +19,7 @@ from unposed.align.initialise import (
     average_rotations,
     cycle_support,
 )
+from unposed.align.sparse_objective import match_rays
 from unposed.geometry.rotations import nearest_rotation, rotation_angle
 from unposed.geometry.transforms import rigid
 
@@ -79,13 +79,10 @@ def start_cameras(data: AnchoredMatches, intrinsics: Float[Tensor, "views 3 3"])
 
 def camera_points(data: AnchoredMatches, intrinsics: Float[Tensor, "views 3 3"]) -> Float[Tensor, "matches 2 3"]:
     """Points of both sides of every match in their own cameras, in units of their canonical views."""
-    zoom = data.base_focal / ((intrinsics[:, 0, 0] + intrinsics[:, 1, 1]) / 2)
-    typical = data.typical_depth
-    anchor_depth = data.core_depth + (typical * (1 / zoom - 1))[data.view_of_anchor]
-    depth = anchor_depth[data.anchor] * depth_ratio(data.offset, zoom[data.view])
-    k = intrinsics[data.view]
-    slope = (data.pixel - k[..., :2, 2]) / k.diagonal(dim1=-2, dim2=-1)[..., :2]
-    return torch.cat([slope, torch.ones_like(slope[..., :1])], -1) * depth[..., None]
+    focal = intrinsics.diagonal(dim1=1, dim2=2)[:, :2].mean(1)
+    moved = data.typical_depth * (focal / data.base_focal - 1)  # a longer focal means that everything is further away
+    depth = data.core_depth + moved[data.view_of_anchor]
+    return match_rays(data, intrinsics) * depth[data.anchor][..., None]
 
 
 def pair_similarities(data: AnchoredMatches, points: Float[Tensor, "matches 2 3"]) -> PairSimilarities:
