@@ -10,7 +10,7 @@ from unposed.geometry.cameras import backproject, pixel_grid, pointmap_from_dept
 from unposed.geometry.rotations import matrix_from_axis_angle
 from unposed.geometry.transforms import fit_similarity, invert_rigid, transform_points
 from unposed.models import sift
-from unposed.models.base import PairModel
+from unposed.models.base import PairModel, SweepModel
 from unposed.models.composed import Composed, LearnedKeypoints
 from unposed.nets.convnet import ConvNet
 from unposed.synth import RenderedViews, render_scenes
@@ -47,6 +47,7 @@ def predictions(model: Composed, scene: RenderedViews) -> dict[tuple[int, int], 
 
 def test_is_a_pair_model(model: Composed):
     assert isinstance(model, PairModel)
+    assert isinstance(model, SweepModel)
 
 
 def test_predictions_have_the_promised_form(predictions: dict[tuple[int, int], PairPrediction]):
@@ -127,6 +128,7 @@ def test_reads_its_own_file_and_refuses_others(tmp_path: Path, scene: RenderedVi
         Composed.from_file(tmp_path / "own.safetensors").encode([view]),
         Composed(network).encode([view]),
     )
+    assert Composed.from_file(tmp_path / "own.safetensors").name == "own"
     assert isinstance(loaded, LearnedKeypoints)
     assert isinstance(direct, LearnedKeypoints)
     torch.testing.assert_close(loaded.log_depth, direct.log_depth, atol=0.02, rtol=0)

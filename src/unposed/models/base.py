@@ -124,3 +124,12 @@ class MonocularModel(Protocol):
         whether they are wanted, where the model can tell them.
         """
         ...
+
+
+@runtime_checkable
+class SweepModel(Protocol):
+    """A model whose depth is plane sweep: it is worked out anew once the cameras of all views are refined."""
+
+    def expected_depth(self, view: View) -> Float[Tensor, "rows columns"]:
+        """What it expects of a view where nothing can be matched: log-depth up to a constant, at any resolution."""
+        ...

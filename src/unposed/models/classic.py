@@ -55,6 +55,10 @@ class Classic:
         """Index pairs of keypoints of two views that look alike."""
         return sift.match(a, b)
 
+    def expected_depth(self, view: View) -> Float[Tensor, "rows columns"]:
+        """Nothing: the logarithm of a depth that is the same everywhere."""
+        return torch.zeros(1, 1)
+
     def estimate_focals(self, views: Sequence[View], pairs: Sequence[Pair]) -> list[FocalEstimate]:
         """Focal length of each view, by the matches of the pairs; EXIF is hardly believed, so as to check it."""
         features = self.encode(views)
@@ -226,11 +230,13 @@ def _flat(
 
 
 def _strength(geometry: TwoView) -> float:
-    """What full support adds to the confidence: much for many inliers seen under wide angles, almost none if unsafe."""
-    if not geometry.reliable:
-        return 0.01
-    angle = float(geometry.angles.median())
-    return (TOP_CONFIDENCE - 1) * min(1.0, len(geometry.points) / MANY_INLIERS) * min(1.0, angle / WIDE_ANGLE)
+    """What full support adds to the confidence of a pair; almost nothing if its pose is unsafe."""
+    return strength(len(geometry.points), float(geometry.angles.median())) if geometry.reliable else 0.01
+
+
+def strength(points: int, angle: float) -> float:
+    """What full support adds to the confidence: much for many common points seen under wide angles (radians)."""
+    return (TOP_CONFIDENCE - 1) * min(1.0, points / MANY_INLIERS) * min(1.0, angle / WIDE_ANGLE)
 
 
 def _intrinsics(view: View, focal: float) -> Float[Tensor, "3 3"]:

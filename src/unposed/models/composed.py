@@ -42,17 +42,19 @@ class LearnedKeypoints(sift.Keypoints):
 class Composed(Classic):
     """``PairModel`` of a small convolutional network and two-view geometry."""
 
-    name = "composed"
     image_rule = ImageRule(size=640, square_ok=True)
 
-    def __init__(self, network: ConvNet, device: torch.device | str = "cpu") -> None:
-        """The network is put in evaluation mode on ``device``; geometry runs on the CPU."""
+    def __init__(self, network: ConvNet, device: torch.device | str = "cpu", name: str = "composed") -> None:
+        """The network is put in evaluation mode on ``device``; geometry runs on the CPU. ``name``: as it was loaded."""
+        self.name = name
         self.device = torch.device(device)
         self.network = network.eval().requires_grad_(False).to(self.device)
 
     @classmethod
-    def from_checkpoint(cls, checkpoint: Checkpoint, device: torch.device | str = "cpu") -> "Composed":
-        """Build from a checkpoint whose ``system`` is ``composed``.
+    def from_checkpoint(
+        cls, checkpoint: Checkpoint, device: torch.device | str = "cpu", name: str = "composed"
+    ) -> "Composed":
+        """Build from a checkpoint whose ``system`` is ``composed``; ``name`` is what users know it by.
 
         Raises:
             UserError: it is of another system, or its tensors do not fit its configuration.
@@ -67,12 +69,12 @@ class Composed(Classic):
             raise UserError(
                 f"{checkpoint.path} does not hold the tensors of a composed model ({error}); train or get it again."
             ) from error
-        return cls(network, device)
+        return cls(network, device, name)
 
     @classmethod
     def from_file(cls, path: str | Path, device: torch.device | str = "cpu") -> "Composed":
         """Read a safetensors file. Raises ``UserError`` as ``from_checkpoint`` and ``read_checkpoint`` do."""
-        return cls.from_checkpoint(read_checkpoint(path), device)
+        return cls.from_checkpoint(read_checkpoint(path), device, Path(path).stem)
 
     @torch.inference_mode()
     def encode(self, views: Sequence[View]) -> list[sift.Keypoints]:
@@ -88,10 +90,15 @@ class Composed(Classic):
             scaled = F.interpolate(image, scale_factor=scale, mode="area") if scale < 1 else image
             maps = self.network(scaled).descriptors
             learned.append(sample_descriptors(maps, (places + 0.5) * scale - 0.5)[0].cpu() * 0.5**0.5)
+        return LearnedKeypoints(found.points, found.descriptors, torch.cat(learned, 1), self.expected_depth(view))
+
+    @torch.inference_mode()
+    def expected_depth(self, view: View) -> Float[Tensor, "rows columns"]:
+        """Logarithm of the depth that the network expects of a single view, up to a constant, at a lower resolution."""
+        image = view.image.to(self.device).permute(2, 0, 1)[None].float() / 255
         shrink = DEPTH_LONG_SIDE / max(view.size)
         small = F.interpolate(image, size=[max(16, round(side * shrink)) for side in view.size], mode="area")
-        log_depth = self.network(small).log_depth[0].cpu()
-        return LearnedKeypoints(found.points, found.descriptors, torch.cat(learned, 1), log_depth)
+        return self.network(small).log_depth[0].cpu()
 
     def match(self, a: sift.Keypoints, b: sift.Keypoints) -> Int[Tensor, "n 2"]:
         """Index pairs that SIFT finds, and those found by SIFT and the learned descriptors together."""

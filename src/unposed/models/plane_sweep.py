@@ -1,4 +1,4 @@
-"""Dense depth of two posed views: plane sweep with zero-mean normalised correlation and semi-global aggregation.
+"""Dense depth of posed views: plane sweep with zero-mean normalised correlation and semi-global aggregation.
 
 Sources: Collins, "A space-sweep approach to true multi-image matching", CVPR 1996; Hirschmueller, "Stereo processing by
 semiglobal matching", PAMI 2008. Runs at a reduced resolution, in 16-bit integers where the work is; the depth map that
@@ -6,6 +6,7 @@ comes out is complete, its support says where to believe it.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -52,17 +53,18 @@ class SweptDepth:
 
 
 @dataclass(frozen=True, eq=False)
-class _Side:
-    """One view of a pair, reduced for the sweep."""
+class Side:
+    """One view, reduced for the sweep."""
 
     grey: Image
+    colours: NDArray[np.uint8]
     intrinsics: Matrix
     size: tuple[int, int]
     """(height, width) of the view."""
 
 
 @dataclass(frozen=True, eq=False)
-class _Sweep:
+class Sweep:
     """Result of sweeping one side, at sweep resolution; planes are ``step`` apart in inverse depth."""
 
     inverse_depth: Image
@@ -90,21 +92,35 @@ def sweep_both(
     """
     pose, cloud = j_from_i.double().numpy(), points.double().numpy()
     back = np.linalg.inv(pose)
-    side_i, side_j = _reduce(image_i, focal_i), _reduce(image_j, focal_j)
-    swept_i = _sweep(side_i, side_j, pose, cloud[:, 2])
-    swept_j = _sweep(side_j, side_i, back, cloud @ pose[2, :3] + pose[2, 3])
-    support_i = _support(swept_i, side_i, swept_j, side_j, pose)
-    support_j = _support(swept_j, side_j, swept_i, side_i, back)
-    return _finish(swept_i, support_i, side_i), _finish(swept_j, support_j, side_j)
+    side_i, side_j = reduced(image_i, _centred(image_i, focal_i)), reduced(image_j, _centred(image_j, focal_j))
+    swept_i = sweep(side_i, [(side_j, pose)], cloud[:, 2])
+    swept_j = sweep(side_j, [(side_i, back)], cloud @ pose[2, :3] + pose[2, 3])
+    agrees_i, _ = agreement(swept_i, side_i, swept_j, side_j, pose)
+    agrees_j, _ = agreement(swept_j, side_j, swept_i, side_i, back)
+    return _filled(swept_i, agrees_i, side_i), _filled(swept_j, agrees_j, side_j)
 
 
-def _reduce(image: UInt8[Tensor, "height width 3"], focal: float) -> _Side:
+def _filled(swept: Sweep, agrees: NDArray[np.bool_], side: Side) -> SweptDepth:
+    """The sweep where the other view's agrees, from around it elsewhere."""
+    support = np.where(agrees, certainty(swept), 0).astype(np.float32)
+    return finished(_fill(swept.inverse_depth, support), support, swept.step, side)
+
+
+def _centred(image: UInt8[Tensor, "height width 3"], focal: float) -> Matrix:
+    height, width = image.shape[:2]
+    return np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
+
+
+def reduced(image: UInt8[Tensor, "height width 3"], intrinsics: Matrix) -> Side:
+    """A view at the size of the sweep; ``intrinsics`` are in its own pixels."""
     height, width = image.shape[:2]
     scale = max(height, width) / LONG_SIDE
     h, w = round(height / scale), round(width / scale)
-    grey = cv2.resize(cv2.cvtColor(image.numpy(), cv2.COLOR_RGB2GRAY), (w, h), interpolation=cv2.INTER_AREA)
-    intrinsics = np.array([[focal / scale, 0, (w - 1) / 2], [0, focal / scale, (h - 1) / 2], [0, 0, 1]])
-    return _Side(grey.astype(np.float32), intrinsics, (height, width))
+    small = cv2.resize(image.numpy(), (w, h), interpolation=cv2.INTER_AREA)
+    x, y = w / width, h / height
+    small_from_view = np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2], [0, 0, 1]])
+    grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    return Side(grey, small, small_from_view @ intrinsics, (height, width))
 
 
 def _points_from_pixels(intrinsics: Matrix) -> Matrix:
@@ -114,22 +130,29 @@ def _points_from_pixels(intrinsics: Matrix) -> Matrix:
     return matrix
 
 
-def _sweep(reference: _Side, source: _Side, source_from_reference: Matrix, depths: Matrix) -> _Sweep:
-    """Inverse depth of the reference by sweeping planes parallel to its image, about a pixel apart in the source."""
+def sweep(reference: Side, sources: Sequence[tuple[Side, Matrix]], depths: Matrix) -> Sweep:
+    """Inverse depth of the reference by sweeping planes parallel to its image, about a pixel apart in the sources.
+
+    ``sources`` are other views with their ``source_from_reference``. A pixel costs on each plane what its best source
+    says: what one source does not see another may, and a wrong plane rarely looks right from anywhere. ``depths`` are
+    known ones that set the range.
+    """
     low, high = np.quantile(1 / depths[depths > 0], (0.02, 0.98)) * RANGE_MARGIN
-    travel = (high - low) * source.intrinsics[0, 0] * np.linalg.norm(source_from_reference[:3, 3])
+    travel = (high - low) * max(side.intrinsics[0, 0] * np.linalg.norm(pose[:3, 3]) for side, pose in sources)
     count = int(np.clip(math.ceil(travel), *PLANES))
     planes = np.linspace(low, high, count)
-    cost = _costs(reference, source, source_from_reference, planes)
+    cost = _costs(reference, *sources[0], planes)
+    for source, pose in sources[1:]:
+        np.minimum(cost, _costs(reference, source, pose, planes), out=cost)
     total = _aggregate(cost)
     index = total.argmin(0)[None]
     position = _between_planes(total, index)
     correlation = 1 - 2 * np.take_along_axis(cost, index, 0)[0] / np.float32(UNIT)
     step = float(planes[1] - planes[0])
-    return _Sweep((planes[0] + step * position).astype(np.float32), correlation, step)
+    return Sweep((planes[0] + step * position).astype(np.float32), correlation, step)
 
 
-def _costs(reference: _Side, source: _Side, source_from_reference: Matrix, planes: Matrix) -> Costs:
+def _costs(reference: Side, source: Side, source_from_reference: Matrix, planes: Matrix) -> Costs:
     """Cost of each pixel of the reference on each plane: (1 - correlation) / 2 in ``UNIT``, half of it if unseen."""
     image, other = reference.grey, source.grey
     h, w = image.shape
@@ -195,8 +218,10 @@ def _between_planes(cost: Costs, index: NDArray[np.int64]) -> Matrix:
     return inner[0] + (0.5 * (left - right) / np.maximum(bend, 1)).clip(-1, 1)
 
 
-def _support(one: _Sweep, side: _Side, other: _Sweep, other_side: _Side, other_from_one: Matrix) -> Image:
-    """How far to believe each pixel of a sweep: its correlation where the other sweep has the same point, else 0."""
+def agreement(
+    one: Sweep, side: Side, other: Sweep, other_side: Side, other_from_one: Matrix
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Where the other sweep has the same point, and where the point lies in its image at all."""
     h, w = one.inverse_depth.shape
     y, x = np.mgrid[:h, :w].astype(np.float32)
     pixels_from_points = other_side.intrinsics @ other_from_one[:3] @ _points_from_pixels(side.intrinsics)
@@ -204,17 +229,19 @@ def _support(one: _Sweep, side: _Side, other: _Sweep, other_side: _Side, other_f
     z = np.maximum(z / one.inverse_depth, 1e-9)
     u, v = (np.float32(c / one.inverse_depth / z) for c in (u, v))
     there = cv2.remap(other.inverse_depth, u, v, cv2.INTER_NEAREST, borderValue=-1e9)
-    agrees = np.abs(there - 1 / z) < 1.5 * other.step
-    level = (one.correlation - MINIMUM_CORRELATION) / (1 - MINIMUM_CORRELATION)
-    return np.where(agrees, level.clip(min=0), 0).astype(np.float32)
+    return np.abs(there - 1 / z) < 1.5 * max(one.step, other.step), there > 0
 
 
-def _finish(swept: _Sweep, support: Image, side: _Side) -> SweptDepth:
-    """Fill what has no support from around it and bring both maps to the size of the view."""
-    inverse = _fill(swept.inverse_depth, support)
+def certainty(swept: Sweep) -> Image:
+    """How well each pixel looks the same in the other views, from 0 to 1."""
+    return ((swept.correlation - MINIMUM_CORRELATION) / (1 - MINIMUM_CORRELATION)).clip(0, 1)
+
+
+def finished(inverse: Image, support: Image, step: float, side: Side) -> SweptDepth:
+    """Complete inverse depth and its support at the size of the view; edges of surfaces are not believed."""
     window = np.ones((3, 3), np.uint8)
     spread = cv2.dilate(inverse, window) - cv2.erode(inverse, window)
-    support = support * (spread < np.maximum(4 * swept.step, 0.2 * inverse))
+    support = (support * (spread < np.maximum(4 * step, 0.2 * inverse))).astype(np.float32)
     size = side.size[1], side.size[0]
     inverse, support = (cv2.resize(x, size, interpolation=cv2.INTER_LINEAR) for x in (inverse, support))
     return SweptDepth(torch.from_numpy(1 / inverse), torch.from_numpy(support))

@@ -217,7 +217,7 @@ def _from_checkpoint(checkpoint: Checkpoint, name: str, device: torch.device) ->
     if system == "composed":
         from unposed.models.composed import Composed
 
-        return Composed.from_checkpoint(checkpoint, device)
+        return Composed.from_checkpoint(checkpoint, device, name)
     if is_moge(checkpoint.extra):
         return Moge.from_checkpoint(checkpoint, name)
     arguments, config = checkpoint.extra.get("args"), checkpoint.extra.get("config")

@@ -13,6 +13,7 @@ import torch
 from unposed.align.clean import clean_pointcloud
 from unposed.align.dense import Alignment, align
 from unposed.align.matching import pair_matches, with_matches
+from unposed.align.multiview import multiview_depth
 from unposed.align.refine import Refinement, refine
 from unposed.errors import UserError
 from unposed.geometry.cameras import project
@@ -20,13 +21,13 @@ from unposed.geometry.transforms import transform_points
 from unposed.io.atomic import atomic_write
 from unposed.io.pairs_cache import PairCache, run_fingerprint
 from unposed.io.photos import Photo, PhotoSet, find_photos, make_views
-from unposed.models.base import PairModel
+from unposed.models.base import PairModel, SweepModel
 from unposed.models.inference import predict_pairs
 from unposed.scene import Scene, SceneView
 from unposed.tasks.inputs import as_model, model_identity
 from unposed.tasks.pairs import pairs_of_views
 from unposed.tasks.progress import Reporter, Silent, track
-from unposed.views import Camera, Matches, Pair, PairPrediction, View
+from unposed.views import Camera, Matches, Pair, PairPrediction, Tracks, View
 
 Source = str | Path | Sequence[str | Path] | PhotoSet
 
@@ -72,7 +73,8 @@ def reconstruct(
         known: intrinsics and poses to keep fixed.
         one_camera: all photos share one focal length; None: when all have the same size.
         bundle: refine the cameras by bundle adjustment, keeping the result only if it explains the matches better.
-        clean: lower the confidence of points that stand in front of what another view sees (DUSt3R's clean-up).
+        clean: lower the confidence of points that stand in front of what another view sees (DUSt3R's clean-up); depth
+            by plane sweep is checked against the other views as it is made.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         report: where progress and warnings go; nowhere by default.
 
@@ -208,20 +210,19 @@ def _component(
         for k, pose, view in zip(alignment.intrinsics, alignment.world_from_camera, mine, strict=True)
     ]
     matches = _matches(alignment, cache)
-    depth, tracks = list(alignment.depth), None
+    maps, tracks = list(zip(alignment.depth, alignment.confidence, strict=True)), None
     if len(mine) > 1:
         result = _refined(matches, mine, cameras, known, shared, bundle)
         cameras, tracks = result.cameras, result.tracks
         if result.kept:
-            depth = [_rescaled(d, k, result, mine) for k, d in enumerate(depth)]
+            maps = [(_rescaled(depth, k, result, mine), sure) for k, (depth, sure) in enumerate(maps)]
             report.say(
                 f"bundle adjustment: {result.explained_before:.0%} -> {result.explained_after:.0%} of the matches fit"
             )
-    scene_views = [
-        SceneView(view, camera, d, c)
-        for view, camera, d, c in zip(mine, cameras, depth, alignment.confidence, strict=True)
-    ]
-    if clean and len(mine) > 1:
+    scene_views = [SceneView(view, camera, *both) for view, camera, both in zip(mine, cameras, maps, strict=True)]
+    if tracks is not None and isinstance(model, SweepModel):
+        scene_views = _swept(scene_views, tracks, model)
+    elif clean and len(mine) > 1:
         scene_views = _cleaned(scene_views)
     return Scene(tuple(scene_views), tracks, model.metric, model.name, {}, (), ())
 
@@ -275,6 +276,17 @@ def _rescaled(depth: torch.Tensor, k: int, result: Refinement, views: Sequence[V
     ratio = points[inside, 2] / predicted
     ratio = ratio[(predicted > 0) & (ratio > 0)]
     return depth * ratio.median() if len(ratio) >= 8 else depth
+
+
+def _swept(scene_views: Sequence[SceneView], tracks: Tracks, model: SweepModel) -> list[SceneView]:
+    """The views with depth from all their neighbours at once, where they have any."""
+    found = multiview_depth(
+        [sv.view for sv in scene_views], [sv.view_camera for sv in scene_views], tracks, model.expected_depth
+    )
+    return [
+        sv if maps is None else replace(sv, depth=maps[0], confidence=maps[1])
+        for sv, maps in zip(scene_views, found, strict=True)
+    ]
 
 
 def _cleaned(scene_views: Sequence[SceneView]) -> list[SceneView]:
