@@ -9,8 +9,9 @@ from tests.align.test_dense import _errors
 from unposed.align.sparse import sparse_align
 from unposed.align.tracks import triangulated_tracks
 from unposed.errors import UserError
+from unposed.geometry.cameras import pointmap_from_depth
 from unposed.geometry.rotations import matrix_from_axis_angle, rotation_angle
-from unposed.geometry.transforms import invert_rigid, rigid
+from unposed.geometry.transforms import invert_rigid, rigid, transform_points
 from unposed.views import Camera, Matches, Pair, PairPrediction
 
 PERFECT = Noise(0, 0, 0, 0, 0)
@@ -139,6 +140,40 @@ def test_the_matches_make_tracks_with_the_cameras(scene: SyntheticScene, perfect
     ]
     tracks = triangulated_tracks(found.matches, scene.views, cameras, max_error=1.0)
     assert len(tracks.points) > 500
+
+
+def _described(scene: SyntheticScene, one: PairPrediction, pair: Pair) -> PairPrediction:
+    """The prediction without matches, with descriptors that tell where in the world a pixel's point is."""
+    waves = 4 * torch.randn(3, 16, generator=torch.Generator().manual_seed(0))
+    descriptors = []
+    for view in pair:
+        pose, depth = scene.world_from_camera[view], scene.depth[view]
+        phase = transform_points(pose, pointmap_from_depth(depth, scene.intrinsics[view])) @ waves
+        descriptors.append(torch.nn.functional.normalize(torch.cat([phase.cos(), phase.sin()], -1), dim=-1))
+    sure = [torch.full(scene.views[view].size, 2.0) for view in pair]
+    return replace(
+        one,
+        matches=None,
+        descriptors_i=descriptors[0],
+        descriptors_j=descriptors[1],
+        descriptor_confidence_i=sure[0],
+        descriptor_confidence_j=sure[1],
+    )
+
+
+@pytest.mark.parametrize("described", [True, False])
+def test_matches_are_found_by_descriptors_or_by_points(described: bool) -> None:
+    scene = make_scene([(64, 96)] * 3)
+    predictions = {
+        pair: _described(scene, one, pair) if described else replace(one, matches=None)
+        for pair, one in _predictions(scene).items()
+    }
+    (found,) = sparse_align(scene.views, predictions)
+    rotation, centre, focal, _ = _errors(scene, found)
+    assert rotation < 0.2
+    assert centre < 0.05
+    assert focal < 0.02
+    assert min(len(matches.confidence) for matches in found.matches.values()) > 50
 
 
 class _Counting(Mapping[Pair, PairPrediction]):
