@@ -55,6 +55,16 @@ def test_known_field_of_view_and_known_intrinsics_hold(model):
     assert not torch.allclose(free.intrinsics, k, atol=1)
 
 
+def test_views_of_several_sizes_and_cameras_come_back_in_order(model):
+    views = [tiny.view("a", 40, 60), tiny.view("b", 60, 40), tiny.view("c", 40, 60), tiny.view("d", 40, 60)]
+    known = [None, None, torch.tensor([[50.0, 0, 29.5], [0, 50.0, 19.5], [0, 0, 1]]), None]
+    together = model.infer(views, tokens=20, intrinsics=known)
+    for view, k, found in zip(views, known, together, strict=True):
+        alone = model.infer([view], tokens=20, intrinsics=[k])[0]
+        assert torch.allclose(found.depth, alone.depth, rtol=1e-3, atol=1e-4)
+        assert torch.allclose(found.intrinsics, alone.intrinsics, rtol=1e-3)
+
+
 def test_resolution_levels_span_the_trained_tokens_and_go_beyond():
     v1, v2 = tiny_moge.moge(CONFIGS["v1"]), tiny_moge.moge(CONFIGS["v2"])
     assert [v1.tokens(level) for level in (0, 9)] == [2500 // 196, 5000 // 196]

@@ -32,7 +32,7 @@ def encode_by_size(
 ) -> list[Features]:
     """Encode every view once, views of one size together; the results in the order of ``views``."""
     features: list[Features] = [{} for _ in views]
-    for batch in _batches(range(len(views)), lambda i: views[i].size, lambda i: _pixels(views[i]), device):
+    for batch in batches(range(len(views)), lambda i: views[i].size, lambda i: _pixels(views[i]), device):
         encoded = encode(image_batch([views[i] for i in batch], device))
         for k, i in enumerate(batch):
             features[i] = {name: values[k] for name, values in encoded.items()}
@@ -57,7 +57,7 @@ def decode_by_shape(
     def pixels(pair: Pair) -> int:
         return _pixels(views[pair[0]]) + _pixels(views[pair[1]])
 
-    for batch in _batches(pairs, sizes, pixels, device):
+    for batch in batches(pairs, sizes, pixels, device):
         stacked_i, stacked_j = _stack(features, [i for i, _ in batch]), _stack(features, [j for _, j in batch])
         maps_i, maps_j = (_to_cpu(maps) for maps in decode(stacked_i, stacked_j, *sizes(batch[0])))
         for k, pair in enumerate(batch):
@@ -81,7 +81,7 @@ def _prediction(maps_i: Maps, maps_j: Maps) -> PairPrediction:
     )
 
 
-def _batches(
+def batches(
     items: Sequence[Item], key: Callable[[Item], Any], cost: Callable[[Item], int], device: torch.device
 ) -> Iterator[list[Item]]:
     """Items of one key together, as many as the device's budget of pixels takes, at least one."""

@@ -19,6 +19,7 @@ from unposed.geometry.view_plane import spans
 from unposed.io.checkpoints import Checkpoint, Rename, load_tensors, rename_tensors
 from unposed.io.resize import ImageRule, WholeRule
 from unposed.models.base import MonocularPrediction
+from unposed.models.batching import batches
 from unposed.models.moge_config import MogeV1Config, parse_config
 from unposed.models.moge_networks import MogeV1, MogeV2, RawMaps
 from unposed.views import View
@@ -107,28 +108,45 @@ class Moge(nn.Module):
             raise UserError(f"A field of view of {field_of_view:g} degrees is none; give one between 0 and 180.")
         if not resolution_level >= 0 or (tokens is not None and tokens < 1):
             raise UserError("The resolution level is 0 or more, and there is at least one patch.")
-        known = intrinsics if intrinsics is not None else [None] * len(views)
+        known = list(intrinsics) if intrinsics is not None else [None] * len(views)
         count = tokens or self.tokens(resolution_level)
-        return [self._infer_one(view, k, field_of_view, count, normals) for view, k in zip(views, known, strict=True)]
+        found: dict[int, MonocularPrediction] = {}
+        for batch in batches(
+            range(len(views)),
+            lambda i: (views[i].size, known[i] is None),
+            lambda i: views[i].size[0] * views[i].size[1],
+            self.device,
+        ):
+            cameras = [k for i in batch if (k := known[i]) is not None]
+            predicted = self._infer_batch([views[i] for i in batch], cameras, field_of_view, count, normals)
+            found |= zip(batch, predicted, strict=True)
+        return [found[i] for i in range(len(views))]
 
-    def _infer_one(
-        self, view: View, intrinsics: Tensor | None, field_of_view: float | None, tokens: int, normals: bool
-    ) -> MonocularPrediction:
-        image = view.image.to(self.device).permute(2, 0, 1)[None].float() / 255
-        raw = self.network(image, tokens, normals=normals)
-        height, width = view.size
-        unit_from_pixel = _unit_from_pixel(height, width)
-        known = None if intrinsics is None else (unit_from_pixel @ intrinsics.double().cpu())[None].to(image)
-        solved = self.solve(raw, field_of_view=field_of_view, normalised_intrinsics=known)
-        k = unit_from_pixel.inverse() @ solved.normalised_intrinsics[0].double().cpu()
-        return MonocularPrediction(
-            points=solved.points[0].cpu(),
-            depth=solved.depth[0].cpu(),
-            mask=solved.mask[0].cpu(),
-            intrinsics=k.float(),
-            normals=None if solved.normals is None else solved.normals[0].cpu(),
-            metric=self.metric,
-        )
+    def _infer_batch(
+        self,
+        views: Sequence[View],
+        intrinsics: Sequence[Float[Tensor, "3 3"]],
+        field_of_view: float | None,
+        tokens: int,
+        normals: bool,
+    ) -> list[MonocularPrediction]:
+        """Views of one size, whose intrinsics are all known or all unknown (none given)."""
+        images = torch.stack([view.image for view in views]).to(self.device).permute(0, 3, 1, 2).float() / 255
+        raw = self.network(images, tokens, normals=normals)
+        unit_from_pixel = _unit_from_pixel(*views[0].size)
+        given = None
+        if intrinsics:
+            given = (unit_from_pixel @ torch.stack(list(intrinsics)).double().cpu()).to(images)
+        solved = self.solve(raw, field_of_view=field_of_view, normalised_intrinsics=given)
+        cameras = unit_from_pixel.inverse() @ solved.normalised_intrinsics.double().cpu()
+        points, depth, mask = (maps.cpu() for maps in (solved.points, solved.depth, solved.mask))
+        facing = None if solved.normals is None else solved.normals.float().cpu()
+        return [
+            MonocularPrediction(
+                points[k], depth[k], mask[k], cameras[k].float(), None if facing is None else facing[k], self.metric
+            )
+            for k in range(len(views))
+        ]
 
     def solve(
         self,
