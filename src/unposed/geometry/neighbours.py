@@ -1,11 +1,13 @@
 """Exact nearest neighbours and mutual matches between two point sets, of points in space or of descriptors."""
 
+import math
+
 import torch
 from jaxtyping import Float, Int
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from unposed.hardware import fast_bfloat16
+from unposed.hardware import fast_bfloat16, in_parallel
 
 TREE_DIMENSIONS = 8
 """On the CPU a kd-tree wins up to about this many dimensions (150 times on surfaces in space); beyond, and on other
@@ -46,7 +48,8 @@ class NeighbourIndex:
         if query.device.type != "cpu":
             rows = max(1, _GPU_BLOCK_BYTES // (4 * max(1, self._columns.shape[1])))
             return torch.cat([(part @ self._columns).argmax(1) for part in lifted.split(rows)])
-        return torch.cat([self._search(part) for part in lifted.split(_QUERIES)])
+        rows = min(_QUERIES, math.ceil(len(query) / torch.get_num_threads()))
+        return torch.cat(in_parallel(self._search, lifted.split(max(1, rows))))
 
     def _search(self, query: Float[Tensor, "queries channels+1"]) -> Int[Tensor, "queries"]:
         """Largest score of every block first, roughly; then exactly, in the blocks that may hold the largest of all."""
