@@ -115,7 +115,9 @@ def test_components_and_views_without_matches_stand_apart(scene: SyntheticScene,
 def test_a_pair_that_contradicts_the_others_is_dropped(scene: SyntheticScene, perfect: dict) -> None:
     order = torch.randperm(len(perfect[0, 4].matches.confidence), generator=torch.Generator().manual_seed(0))
     wrong = replace(perfect[0, 4].matches, points_b=perfect[0, 4].matches.points_b[order])
-    (found,) = sparse_align(scene.views, perfect | {(0, 4): replace(perfect[0, 4], matches=wrong)})
+    swapped = Matches(wrong.points_b, wrong.points_a, wrong.confidence)
+    changed = {(0, 4): replace(perfect[0, 4], matches=wrong), (4, 0): replace(perfect[4, 0], matches=swapped)}
+    (found,) = sparse_align(scene.views, perfect | changed)
     assert (0, 4) not in found.matches
     assert _errors(scene, found)[0] < 0.05
 
@@ -174,6 +176,15 @@ def test_matches_are_found_by_descriptors_or_by_points(described: bool) -> None:
     assert centre < 0.05
     assert focal < 0.02
     assert min(len(matches.confidence) for matches in found.matches.values()) > 50
+
+
+def test_matches_of_both_orders_are_joined_and_counted_once(scene: SyntheticScene, perfect: dict) -> None:
+    everything = perfect[0, 1].matches
+    half = Matches(everything.points_b[::2], everything.points_a[::2], everything.confidence[::2])
+    rest = Matches(everything.points_a[5:], everything.points_b[5:], everything.confidence[5:])
+    pair = {(0, 1): replace(perfect[0, 1], matches=rest), (1, 0): replace(perfect[1, 0], matches=half)}
+    (found,) = sparse_align(scene.views[:2], pair)
+    assert len(found.matches[0, 1].confidence) == len(everything.confidence) - 2  # 1 and 3 are in neither
 
 
 class _Counting(Mapping[Pair, PairPrediction]):

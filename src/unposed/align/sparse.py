@@ -12,6 +12,7 @@ view's size in the world is an unknown of its own anyway. What a unit of a predi
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -132,10 +133,24 @@ def _matches_of(found: Mapping[Pair, PairPrediction], pair: Pair) -> Matches:
     forward, backward = found.get(pair), found.get((pair[1], pair[0]))
     if forward is None or backward is None:
         only = pair_matches(forward or found[pair[1], pair[0]])
-        return only if forward is not None else Matches(only.points_b, only.points_a, only.confidence)
+        return only if forward is not None else _swapped(only)
+    if forward.matches is not None and backward.matches is not None:
+        return _union(forward.matches, _swapped(backward.matches))
     if forward.matches is None and forward.descriptor_confidence_i is not None:
         return match_symmetric(forward, backward)
     return matches_both_ways(forward, backward)
+
+
+def _swapped(matches: Matches) -> Matches:
+    return Matches(matches.points_b, matches.points_a, matches.confidence)
+
+
+def _union(first: Matches, second: Matches) -> Matches:
+    """Every match once, with the confidence it has in the first that has it."""
+    a, b = torch.cat([first.points_a, second.points_a]), torch.cat([first.points_b, second.points_b])
+    _, rows = np.unique(torch.cat([a, b], 1).numpy(), axis=0, return_index=True)
+    chosen = torch.from_numpy(rows)
+    return Matches(a[chosen], b[chosen], torch.cat([first.confidence, second.confidence])[chosen])
 
 
 @dataclass(frozen=True, eq=False)
