@@ -34,7 +34,7 @@ _NAMES = {
     "depth": "core_depth",
 }
 """Our parameters and the goldens' names for them."""
-_LONG_RUN, _LONG_RUN_ATTEMPTS, _LAST_BITS = 200, 8, 1e-6
+_LONG_RUN, _LONG_RUN_ATTEMPTS, _LAST_BITS = 200, 12, 1e-6
 _NEGATIVE = "reference bug: anchors behind the camera, or without a finite depth, take part in the optimisation"
 
 
