@@ -1,7 +1,8 @@
+import numpy as np
 import torch
 
 from tests.models.two_planes import BACK, FOCAL, FRONT, picture, pose
-from unposed.models.plane_sweep import sweep_both
+from unposed.models.plane_sweep import RANGE_MARGIN, certainty, reduced, sweep, sweep_both
 
 
 def swept(centre, yaw=0.0):
@@ -44,3 +45,18 @@ def test_pictures_that_do_not_belong_together_are_not_believed():
     one, other = sweep_both(image_i, image_j, 120, 120, pose(0, (1.0, 0.0, 0.0)), points)
     assert one.support.mean() < 0.1
     assert other.support.mean() < 0.1
+
+
+def test_depths_at_the_end_of_the_range_are_not_believed():
+    i_from_i, j_from_i = pose(0, (0.0, 0.0, 0.0)), pose(0, (0.5, 0.0, 0.0))
+    sides = []
+    for camera in (i_from_i, j_from_i):
+        image, _ = picture(camera)
+        height, width = image.shape[:2]
+        sides.append(reduced(image, np.array([[FOCAL, 0, (width - 1) / 2], [0, FOCAL, (height - 1) / 2], [0, 0, 1]])))
+    farthest, nearest = RANGE_MARGIN[0] / BACK, RANGE_MARGIN[1] / BACK  # FRONT is nearer than that
+    swept = sweep(sides[0], [(sides[1], j_from_i.numpy())], np.full(3, BACK))
+    at_end = (swept.inverse_depth < farthest + 1e-6) | (swept.inverse_depth > nearest - 1e-6)
+    assert at_end.any()
+    assert certainty(swept)[at_end].max() == 0
+    assert certainty(swept)[~at_end].mean() > 0.4

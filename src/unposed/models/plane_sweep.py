@@ -21,7 +21,7 @@ LONG_SIDE = 256
 """Long side in pixels of the images that are swept."""
 PLANES = (32, 128)
 """Fewest and most planes; between them, as many as make a step of one pixel."""
-WINDOW = (5, 5)
+WINDOW = (7, 7)
 """Correlation window in swept pixels."""
 NOISE = 3.0
 """Grey-level noise that keeps flat windows from correlating."""
@@ -148,6 +148,7 @@ def sweep(reference: Side, sources: Sequence[tuple[Side, Matrix]], depths: Matri
     index = total.argmin(0)[None]
     position = _between_planes(total, index)
     correlation = 1 - 2 * np.take_along_axis(cost, index, 0)[0] / np.float32(UNIT)
+    correlation[(index[0] == 0) | (index[0] == count - 1)] = -1  # the true depth may lie beyond the range
     step = float(planes[1] - planes[0])
     return Sweep((planes[0] + step * position).astype(np.float32), correlation, step)
 
