@@ -115,7 +115,7 @@ def triangulated_tracks(
     view, pixel, track = build_tracks(matches)
     found = consistent_points(view, pixel, track, views, cameras, max_error=max_error, min_angle=min_angle)
     view, pixel, original = view[found.rows], pixel[found.rows], found.original
-    colours = _colours(views, view, pixel, found.track, len(found.points))
+    colours = mean_colours(views, view, pixel, found.track, len(found.points))
     return Tracks(found.points.float(), colours, view, original.float(), found.track)
 
 
@@ -189,7 +189,7 @@ def _wide_enough(
     return torch.rad2deg(2 * smallest.acos()) >= min_angle
 
 
-def _colours(views: Sequence[View], view: Tensor, pixel: Tensor, track: Tensor, count: int) -> Tensor:
+def mean_colours(views: Sequence[View], view: Tensor, pixel: Tensor, track: Tensor, count: int) -> Tensor:
     """Mean colour of each track over its observations (uint8)."""
     total = torch.zeros(count, 3)
     for k, v in enumerate(views):

@@ -2,7 +2,7 @@
 
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
@@ -24,6 +24,7 @@ def reconstruct(
     one_camera: bool | None = None,
     refine: bool = True,
     clean: bool = True,
+    road: Literal["auto", "dense", "sparse"] = "auto",
     device: str = "auto",
     open: bool = False,
     common: CommonOptions = COMMON,
@@ -49,6 +50,8 @@ def reconstruct(
         one_camera: Whether all photos share one focal length. By default: when they have the same size.
         refine: Adjust the cameras on matched tracks (bundle adjustment); kept only if it is better.
         clean: Lower the confidence of points that stand in front of what other views see.
+        road: dense (depth of every pair, then alignment), sparse (matches, one mapping of all, depth afterwards; for
+            large collections, with mini and classic), or auto: sparse for more than 30 photos.
         device: auto, cpu, cuda, cuda:1 or mps.
         open: Look at the scene in the browser afterwards.
         common: Options of every verb.
@@ -71,6 +74,7 @@ def reconstruct(
         one_camera=one_camera,
         bundle=refine,
         clean=clean,
+        road=road,
         device=device,
         report=report,
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int64
@@ -24,11 +25,12 @@ def write_database(
     *,
     one_camera: bool,
     verified: bool,
+    camera_model: Literal["SIMPLE_RADIAL", "SIMPLE_PINHOLE"] = "SIMPLE_RADIAL",
 ) -> None:
     """Write ``database.db``; image ``k + 1`` is the ``k``-th photo.
 
-    Cameras are SIMPLE_RADIAL without distortion, their focal length a guess that mapping may change, the principal
-    point in the middle.
+    Cameras have no distortion, their focal length is a guess that mapping may change, the principal point is in the
+    middle.
 
     Args:
         path: an earlier file is replaced.
@@ -40,6 +42,7 @@ def write_database(
         one_camera: photos of one size share a camera, with the median of their focal lengths.
         verified: the matches obey an epipolar geometry and are written as two-view geometries too, which mapping
             starts from; otherwise COLMAP has to verify them first.
+        camera_model: SIMPLE_RADIAL lets mapping find the distortion of the lens.
 
     Raises:
         UserError: the file cannot be written.
@@ -47,7 +50,7 @@ def write_database(
     with atomic_write(path) as temporary:
         database = pycolmap.Database.open(temporary)
         try:
-            camera_ids = _write_cameras(database, sizes, focals, one_camera)
+            camera_ids = _write_cameras(database, sizes, focals, one_camera, camera_model)
             for k, (name, camera_id, pixels) in enumerate(zip(names, camera_ids, keypoints, strict=True), start=1):
                 _write_image(database, k, name, camera_id)
                 database.write_keypoints(k, (pixels.numpy() + _HALF).astype(np.float32))
@@ -64,7 +67,11 @@ def write_database(
 
 
 def _write_cameras(
-    database: "pycolmap.Database", sizes: Sequence[tuple[int, int]], focals: Sequence[float], one_camera: bool
+    database: "pycolmap.Database",
+    sizes: Sequence[tuple[int, int]],
+    focals: Sequence[float],
+    one_camera: bool,
+    model: str,
 ) -> list[int]:
     """Camera id of every photo."""
     groups = [size if one_camera else (*size, k) for k, size in enumerate(sizes)]
@@ -72,8 +79,9 @@ def _write_cameras(
     for group in dict.fromkeys(groups):
         members = [k for k, other in enumerate(groups) if other == group]
         width, height = sizes[members[0]]
-        params = [float(np.median([focals[k] for k in members])), width / 2, height / 2, 0.0]
-        camera = pycolmap.Camera(model="SIMPLE_RADIAL", width=width, height=height, params=params)
+        params = [float(np.median([focals[k] for k in members])), width / 2, height / 2]
+        params += [0.0] * (model == "SIMPLE_RADIAL")
+        camera = pycolmap.Camera(model=model, width=width, height=height, params=params)
         ids[group] = database.write_camera(camera)
         rig = pycolmap.Rig(rig_id=ids[group])
         rig.add_ref_sensor(pycolmap.sensor_t(type=pycolmap.SensorType.CAMERA, id=ids[group]))

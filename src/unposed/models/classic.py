@@ -18,6 +18,7 @@ from torch import Tensor
 from unposed.geometry.cameras import intrinsics_matrix, pointmap_from_depth
 from unposed.geometry.essential import SIGNIFICANCE, TwoView
 from unposed.geometry.transforms import invert_rigid, transform_points
+from unposed.hardware import in_parallel
 from unposed.io.resize import ImageRule
 from unposed.models import sift
 from unposed.models.base import FocalEstimate, PairMatches
@@ -59,11 +60,16 @@ class Classic:
         """Nothing: the logarithm of a depth that is the same everywhere."""
         return torch.zeros(1, 1)
 
+    def _match_all(self, features: Sequence[sift.Keypoints], pairs: Sequence[Pair]) -> dict[Pair, Int[Tensor, "n 2"]]:
+        """What ``match`` finds for each pair, one pair a processor."""
+        found = in_parallel(lambda pair: self.match(features[pair[0]], features[pair[1]]), pairs)
+        return dict(zip(pairs, found, strict=True))
+
     def estimate_focals(self, views: Sequence[View], pairs: Sequence[Pair]) -> list[FocalEstimate]:
         """Focal length of each view, by the matches of the pairs; EXIF is hardly believed, so as to check it."""
         features = self.encode(views)
         unordered = {(min(i, j), max(i, j)) for i, j in pairs if i != j}
-        matches = {(i, j): self.match(features[i], features[j]) for i, j in sorted(unordered)}
+        matches = self._match_all(features, sorted(unordered))
         return agree_on_focals(views, _matched_points(features, matches), exif_spread=FOCAL_SPREAD)
 
     def decode(
@@ -97,7 +103,7 @@ class Classic:
         pairs: Iterable[Pair],
     ) -> Callable[[Pair], _Result]:
         """``solve`` for a pair of indices; the pairs have agreed on focals."""
-        matches = {(i, j): self.match(features[i], features[j]) for i, j in pairs if i != j}
+        matches = self._match_all(features, [(i, j) for i, j in pairs if i != j])
         focals = [estimate.focal for estimate in agree_on_focals(views, _matched_points(features, matches))]
 
         def solve_pair(pair: Pair) -> _Result:

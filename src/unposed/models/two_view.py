@@ -17,6 +17,7 @@ from torch import Tensor
 from unposed.geometry.cameras import intrinsics_matrix
 from unposed.geometry.epipolar import Array, fundamental_matrix, rays, sampson, triangulate_midpoints
 from unposed.geometry.essential import MINIMUM_INLIERS, TwoView, centred_camera, solve_essential
+from unposed.hardware import in_parallel
 
 THRESHOLD = 1.0
 """Inlier distance to the epipolar geometry (Sampson), in pixels of a view 640 long; scales with the view."""
@@ -89,8 +90,8 @@ def consensus_focal(
     fine = np.linspace(scan[0], scan[-1], 601)
     cost = 0.5 * ((fine - math.log(prior)) / prior_spread) ** 2
     favourites = []
-    for index in sorted(range(len(matches)), key=lambda k: -len(matches[k][0]))[:VOTERS]:
-        vote = _focal_votes(matches[index], sizes[index], units[index], np.exp(scan))
+    voters = sorted(range(len(matches)), key=lambda k: -len(matches[k][0]))[:VOTERS]
+    for vote in in_parallel(lambda k: _focal_votes(matches[k], sizes[k], units[k], np.exp(scan)), voters):
         if vote is not None and 0 < vote.argmin() < len(scan) - 1:
             curve = CubicSpline(scan, vote)(fine)
             cost += np.minimum(curve - curve.min(), VOTE_BOUND)

@@ -12,6 +12,7 @@ import torch
 
 from unposed.align.clean import clean_pointcloud
 from unposed.align.dense import Alignment, align
+from unposed.align.initialise import ZOOM
 from unposed.align.matching import pair_matches, with_matches
 from unposed.align.multiview import multiview_depth
 from unposed.align.refine import Refinement, refine
@@ -25,6 +26,7 @@ from unposed.models.base import PairModel, SweepModel
 from unposed.models.inference import predict_pairs
 from unposed.scene import Scene, SceneView
 from unposed.tasks.inputs import as_model, model_identity
+from unposed.tasks.mapping import map_collection, takes_sparse_road
 from unposed.tasks.pairs import pairs_of_views
 from unposed.tasks.progress import Reporter, Silent, track
 from unposed.views import Camera, Matches, Pair, PairPrediction, Tracks, View
@@ -57,6 +59,7 @@ def reconstruct(
     one_camera: bool | None = None,
     bundle: bool = True,
     clean: bool = True,
+    road: str = "auto",
     device: str = "auto",
     report: Reporter | None = None,
 ) -> Scene:
@@ -71,10 +74,13 @@ def reconstruct(
             of pairs.
         frames, every: of a video, how many frames evenly spread, or every n-th.
         known: intrinsics and poses to keep fixed.
-        one_camera: all photos share one focal length; None: when all have the same size.
+        one_camera: all photos share one focal length; None: when they have the same size and their focals agree.
         bundle: refine the cameras by bundle adjustment, keeping the result only if it explains the matches better.
         clean: lower the confidence of points that stand in front of what another view sees (DUSt3R's clean-up); depth
             by plane sweep is checked against the other views as it is made.
+        road: ``dense`` predicts and aligns pointmaps of pairs; ``sparse`` matches pairs, maps all at once and works out
+            depth afterwards, for collections (``tasks/mapping.py``); ``auto`` is sparse for more than
+            ``COMPLETE_UP_TO`` photos of which nothing is known, where the model can.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         report: where progress and warnings go; nowhere by default.
 
@@ -94,6 +100,20 @@ def reconstruct(
     loaded = as_model(model, device, report)
     views = make_views(photos, loaded.image_rule)
     timings = {"photos": time.monotonic() - started}
+    shared = _could_share(photos) if one_camera is None else one_camera
+    if takes_sparse_road(road, loaded, len(views), known != NOTHING_KNOWN):
+        mapped = map_collection(
+            photos,
+            views,
+            loaded,
+            run_fingerprint(model_identity(model, loaded), loaded.image_rule, ()),
+            None if out is None else Path(out),
+            graph=graph,
+            in_sequence=found.in_sequence,
+            one_camera=shared is not False,
+            report=report,
+        )
+        return gather(mapped.scenes, views, _provenance(found, source, graph, mapped.pairs, timings | mapped.seconds))
     step = time.monotonic()
     pairs, features = pairs_of_views(graph, loaded, views, model, report, found.in_sequence)
     timings["choice of pairs"] = time.monotonic() - step
@@ -107,7 +127,6 @@ def reconstruct(
             cache.put(pair, with_matches(prediction))
         timings["pairs"] = time.monotonic() - step
         step = time.monotonic()
-        shared = _same_size(photos) if one_camera is None else one_camera
         predicted = _Chosen(cache, pairs)
         known_intrinsics, known_poses = _known_of_views(known, views)
         alignments = align(
@@ -122,18 +141,21 @@ def reconstruct(
         step = time.monotonic()
         scenes = []
         for alignment in track(report, alignments, len(alignments), "tracks and bundle adjustment"):
-            scenes.append(_component(alignment, views, predicted, loaded, known, shared, bundle, clean, report))
+            scenes.append(_component(alignment, views, predicted, loaded, known, bundle, clean, report))
         timings["refinement"] = time.monotonic() - step
-    provenance = {
+    return gather(scenes, views, _provenance(found, source, graph, len(pairs), timings))
+
+
+def _provenance(found: PhotoSet, source: Source, graph: str, pairs: int, seconds: Mapping[str, float]) -> dict:
+    return {
         "unposed": version("unposed"),
         "torch": torch.__version__,
         "source": ", ".join(p.name for p in found.photos) if isinstance(source, PhotoSet) else str(source),
         "graph": graph,
-        "pairs": len(pairs),
+        "pairs": pairs,
         "skipped": [f"{s.name}: {s.reason}" for s in found.skipped],
-        "seconds": {name: round(value, 2) for name, value in timings.items()},
+        "seconds": {name: round(value, 2) for name, value in seconds.items()},
     }
-    return _gather(scenes, views, provenance)
 
 
 def _kept(photo: Photo, directory: Path) -> Photo:
@@ -164,9 +186,11 @@ class _Chosen(Mapping[Pair, PairPrediction]):
         return len(self._pairs)
 
 
-def _same_size(photos: Sequence[Photo]) -> bool:
-    """Whether all photos could come from one camera: same size, whichever way it was held."""
-    return len({tuple(sorted(photo.size)) for photo in photos}) == 1
+def _could_share(photos: Sequence[Photo]) -> bool | None:
+    """False where size or EXIF tell that no one camera took all photos; else None: their focals may still differ."""
+    sizes = {tuple(sorted(photo.size)) for photo in photos}  # whichever way the camera was held
+    focals = [photo.exif_focal for photo in photos if photo.exif_focal]
+    return None if len(sizes) == 1 and max(focals, default=1.0) < ZOOM * min(focals, default=1.0) else False
 
 
 @contextmanager
@@ -198,7 +222,6 @@ def _component(
     cache: Mapping[Pair, PairPrediction],
     model: PairModel,
     known: Known,
-    shared: bool,
     bundle: bool,
     clean: bool,
     report: Reporter,
@@ -212,7 +235,8 @@ def _component(
     matches = _matches(alignment, cache)
     maps, tracks = list(zip(alignment.depth, alignment.confidence, strict=True)), None
     if len(mine) > 1:
-        result = _refined(matches, mine, cameras, known, shared, bundle)
+        focals = alignment.intrinsics[:, 0, 0]
+        result = _refined(matches, mine, cameras, known, bool((focals == focals[0]).all()), bundle)
         cameras, tracks = result.cameras, result.tracks
         if result.kept:
             maps = [(_rescaled(depth, k, result, mine), sure) for k, (depth, sure) in enumerate(maps)]
@@ -301,7 +325,7 @@ def _cleaned(scene_views: Sequence[SceneView]) -> list[SceneView]:
     return [replace(sv, confidence=c) for sv, c in zip(scene_views, confidence, strict=True)]
 
 
-def _gather(scenes: Sequence[Scene], views: Sequence[View], provenance: dict) -> Scene:
+def gather(scenes: Sequence[Scene], views: Sequence[View], provenance: dict) -> Scene:
     """The largest component with the others behind it; components of one photo are unregistered, unless all are."""
     connected = [scene for scene in scenes if len(scene.views) > 1] or list(scenes[:1])
     registered = {sv.view.name for scene in connected for sv in scene.views}

@@ -1,0 +1,67 @@
+"""COLMAP's incremental mapping of matched photos: cameras and points of every connected part."""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from unposed.io.colmap import ColmapModel, cameras_from_reconstruction, pycolmap, tracks_from_reconstruction
+from unposed.io.colmap_database import write_database
+from unposed.views import Pair
+
+SMALLEST_MODEL = 3
+"""Parts of fewer photos are given up."""
+_SEED = 0
+
+
+def map_matches(
+    names: Sequence[str],
+    sizes: Sequence[tuple[int, int]],
+    focals: Sequence[float],
+    keypoints: Sequence[Float[Tensor, "n 2"]],
+    matches: Mapping[Pair, Int64[Tensor, "m 2"]],
+    *,
+    one_camera: bool,
+) -> list[ColmapModel]:
+    """Cameras and points that verified matches tell, the largest part first; no photo is in two of them.
+
+    Pinhole cameras with their principal point in the middle; bundle adjustment is part of the mapping, its limits are
+    a few pixels of the given images. Arguments as for ``write_database``. Nothing where no pair of photos is good
+    enough to start from.
+    """
+    with tempfile.TemporaryDirectory(prefix="unposed-") as folder:
+        database = Path(folder) / "database.db"
+        write_database(
+            database,
+            names,
+            sizes,
+            focals,
+            keypoints,
+            matches,
+            one_camera=one_camera,
+            verified=True,
+            camera_model="SIMPLE_PINHOLE",
+        )
+        found = pycolmap.incremental_mapping(database, folder, folder, _options())
+    models: list[ColmapModel] = []
+    taken: set[str] = set()
+    for reconstruction in sorted(found.values(), key=lambda model: -model.num_reg_images()):
+        for image in list(reconstruction.images.values()):
+            if image.has_pose and image.name in taken:
+                reconstruction.deregister_frame(image.frame_id)
+        if reconstruction.num_reg_images() < SMALLEST_MODEL:
+            continue
+        cameras = cameras_from_reconstruction(reconstruction)
+        taken |= cameras.keys()
+        models.append(ColmapModel(cameras, tracks_from_reconstruction(reconstruction)))
+    return models
+
+
+def _options() -> "pycolmap.IncrementalPipelineOptions":
+    options = pycolmap.IncrementalPipelineOptions()
+    options.min_model_size = SMALLEST_MODEL
+    options.extract_colors = False
+    options.random_seed = _SEED
+    return options
