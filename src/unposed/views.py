@@ -86,6 +86,10 @@ class Matches:
         """Only some of them."""
         return Matches(self.points_a[kept], self.points_b[kept], self.confidence[kept])
 
+    def cpu(self) -> "Matches":
+        """The same in main memory."""
+        return Matches(self.points_a.cpu(), self.points_b.cpu(), self.confidence.cpu())
+
 
 @dataclass(frozen=True, eq=False)
 class PairPrediction:

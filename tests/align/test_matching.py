@@ -130,6 +130,18 @@ def test_matches_outlive_the_descriptors_on_disk(tmp_path) -> None:
     assert with_matches(plain) is plain
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_finds_the_same() -> None:
+    given = moved()
+    other = backward(given)
+    for here, there in (
+        (pair_matches(given), pair_matches(given, device="cuda")),
+        (matches_both_ways(given, other), matches_both_ways(given, other, "cuda")),
+    ):
+        assert torch.equal(here.points_a, there.points_a)
+        assert torch.equal(here.points_b, there.points_b)
+
+
 class Network:
     """Answers (i, j) and (j, i) with one prediction seen both ways round, all pairs of one order first."""
 

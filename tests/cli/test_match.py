@@ -57,6 +57,8 @@ def test_a_folder_gives_hloc_files_and_a_database(photos, tmp_path, capsys, monk
         (["match", "{photos}/0.png", "{photos}/1.png", "--out", "m.h5", "--picture", "m.png"], "picture"),
         (["match", "{photos}/0.png", "{photos}/1.png", "--picture", "m.txt"], ".png"),
         (["match", "{photos}/0.png", "--out", "m.h5"], "two"),
+        (["match", "{photos}", "--out", "m.h5", "--fine"], "two photos"),
+        (["match", "{photos}/0.png", "{photos}/1.png", "--fine", "--model", "classic"], "leave --fine out"),
         (["match", "{photos}", "--out", "m.h5", "--graph", "webbed", "--model", "classic"], "webbed"),
         (["match", "{photos}", "--out", "m.h5", "--model", "dust4r"], "dust4r"),
         (["match", "{photos}", "--out", "m.h5", "--device", "toaster"], "toaster"),

@@ -55,7 +55,7 @@ def test_verification_throws_out_what_is_wrong(photos, truth, verify, monkeypatc
     scrambled = exact.points_b.clone()
     scrambled[::3] = scrambled[::3].flip(0)
     pairs = Matches(exact.points_a, scrambled, exact.confidence)  # a view is the photo at this size
-    monkeypatch.setattr("unposed.align.matching.matches_both_ways", lambda forward, backward: pairs)
+    monkeypatch.setattr("unposed.align.matching.matches_both_ways", lambda forward, backward, device: pairs)
     kept = match(photos / "0.png", photos / "1.png", model=PerfectModel(truth, size=WIDTH), verify=verify)
     assert kept.found == len(exact.points_a)
     assert kept.verified < 0.8 * kept.found

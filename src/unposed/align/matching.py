@@ -19,7 +19,7 @@ from unposed.align.reciprocal import (
 from unposed.align.subpixel import refine_on_pointmap
 from unposed.geometry.focal import focal_from_pointmap
 from unposed.models.base import MatchModel, PairMatches, PairModel
-from unposed.models.inference import encode_views, predict_pairs
+from unposed.models.inference import device_of, encode_views, predict_pairs
 from unposed.views import Matches, Pair, PairPrediction, View
 
 BORDER = 3
@@ -30,8 +30,14 @@ _PAIRS_AT_ONCE = 16
 """Pairs of which a network's predictions may wait for the other order's."""
 
 
-def pair_matches(prediction: PairPrediction, *, stride: int = STRIDE, min_confidence: float = 1.2) -> Matches:
-    """Matches (view pixels) between the two views of a prediction.
+def pair_matches(
+    prediction: PairPrediction,
+    *,
+    stride: int = STRIDE,
+    min_confidence: float = 1.2,
+    device: torch.device | str = "cpu",
+) -> Matches:
+    """Matches (view pixels, on the CPU) between the two views of a prediction; descriptors are matched on ``device``.
 
     A model's own matches are taken as they are. Descriptors are matched from a grid of ``stride`` in both views
     (MASt3R, section 3.3); a match is as sure as the less sure of its descriptors. Without descriptors, pixels of view i
@@ -43,10 +49,10 @@ def pair_matches(prediction: PairPrediction, *, stride: int = STRIDE, min_confid
         return prediction.matches
     if prediction.descriptors_i is None:
         return _by_points(prediction, stride, min_confidence)
-    return _off_border(match_both_ways(*described(prediction), stride), prediction)
+    return _off_border(match_both_ways(*described(prediction, device), stride).cpu(), prediction)
 
 
-def matches_both_ways(forward: PairPrediction, backward: PairPrediction) -> Matches:
+def matches_both_ways(forward: PairPrediction, backward: PairPrediction, device: torch.device | str = "cpu") -> Matches:
     """Matches (view pixels; a is the first view of ``forward``) that the predictions for (a, b) and (b, a) give.
 
     A model's own verified matches are the same both ways and are taken once. What descriptors of both predictions find
@@ -55,23 +61,26 @@ def matches_both_ways(forward: PairPrediction, backward: PairPrediction) -> Matc
     if forward.matches is not None:
         return forward.matches
     if forward.descriptors_i is not None:
-        return _off_border(match_symmetric(forward, backward), forward)
+        return _off_border(match_symmetric(forward, backward, device=device).cpu(), forward)
     return joined(pair_matches(forward), pair_matches(backward).swapped())
 
 
 def matches_of_pixels(
-    prediction: PairPrediction, pixels_j: Float[Tensor, "n 2"], tolerance: float = RETURN_TOLERANCE
+    prediction: PairPrediction,
+    pixels_j: Float[Tensor, "n 2"],
+    tolerance: float = RETURN_TOLERANCE,
+    device: torch.device | str = "cpu",
 ) -> Matches:
     """Matches by descriptors of chosen pixels of view j, which are rounded and may lie outside of it.
 
     Kept where the way back from view i ends less than ``tolerance`` pixels away (MASt3R, released localisation code).
     """
-    of_i, of_j, sure_i, sure_j = described(prediction)
+    of_i, of_j, sure_i, sure_j = described(prediction, device)
     height, width = sure_j.shape
-    x, y = pixels_j.round().long().unbind(-1)
+    x, y = pixels_j.to(device).round().long().unbind(-1)
     inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
     found = ReciprocalMatcher(of_i, of_j).match_from((y * width + x)[inside].unique(), tolerance, from_b=True)
-    return _off_border(union_of_matches([found], sure_i, sure_j), prediction)
+    return _off_border(union_of_matches([found], sure_i, sure_j).cpu(), prediction)
 
 
 def joined(*matches: Matches) -> Matches:
@@ -83,13 +92,13 @@ def joined(*matches: Matches) -> Matches:
     )
 
 
-def with_matches(prediction: PairPrediction) -> PairPrediction:
+def with_matches(prediction: PairPrediction, device: torch.device | str = "cpu") -> PairPrediction:
     """The prediction with its descriptors, which are large, turned into matches; without descriptors as it is."""
     if prediction.descriptors_i is None:
         return prediction
     return replace(
         prediction,
-        matches=pair_matches(prediction),
+        matches=pair_matches(prediction, device=device),
         descriptors_i=None,
         descriptors_j=None,
         descriptor_confidence_i=None,
@@ -118,15 +127,15 @@ def predict_matches(
             if other is None:
                 waiting[i, j] = prediction
             elif (i, j) in part:
-                yield (i, j), matches_of_both(prediction, other)
+                yield (i, j), matches_of_both(prediction, other, device_of(model))
             else:
-                yield (j, i), matches_of_both(other, prediction)
+                yield (j, i), matches_of_both(other, prediction, device_of(model))
 
 
-def matches_of_both(forward: PairPrediction, backward: PairPrediction) -> PairMatches:
+def matches_of_both(forward: PairPrediction, backward: PairPrediction, device: torch.device | str) -> PairMatches:
     """Matches and focal lengths that the predictions for (a, b) and (b, a) tell."""
     focals = focal_of_first_view(forward), focal_of_first_view(backward)
-    return PairMatches(matches_both_ways(forward, backward), focals, verified=forward.matches is not None)
+    return PairMatches(matches_both_ways(forward, backward, device), focals, verified=forward.matches is not None)
 
 
 def focal_of_first_view(prediction: PairPrediction) -> float:

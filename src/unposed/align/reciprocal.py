@@ -104,13 +104,15 @@ class ReciprocalMatcher:
         return _unique(other, own) if from_b else _unique(own, other)
 
 
-def described(prediction: PairPrediction) -> tuple[Descriptors, Descriptors, Confidence, Confidence]:
-    """Descriptors of both views of a prediction, and how far they can be trusted."""
+def described(
+    prediction: PairPrediction, device: torch.device | str = "cpu"
+) -> tuple[Descriptors, Descriptors, Confidence, Confidence]:
+    """Descriptors of both views of a prediction, and how far they can be trusted, where they are to be matched."""
     di, dj = prediction.descriptors_i, prediction.descriptors_j
     qi, qj = prediction.descriptor_confidence_i, prediction.descriptor_confidence_j
     if di is None or dj is None or qi is None or qj is None:
         raise ValueError("matching by descriptors needs predictions that have them")
-    return di, dj, qi, qj
+    return di.to(device), dj.to(device), qi.to(device), qj.to(device)
 
 
 def start_grid(height: int, width: int, stride: int) -> Pixels:
@@ -132,14 +134,19 @@ def union_of_matches(found: list[tuple[Pixels, Pixels]], qa: Confidence, qb: Con
     return Matches(_xy(pixels_a, qa.shape[1]), _xy(pixels_b, qb.shape[1]), confidence)
 
 
-def match_symmetric(forward: PairPrediction, backward: PairPrediction, stride: int = STRIDE) -> Matches:
+def match_symmetric(
+    forward: PairPrediction,
+    backward: PairPrediction,
+    stride: int = STRIDE,
+    device: torch.device | str = "cpu",
+) -> Matches:
     """Matches of both orders of a pair, (i, j) and (j, i), each searched from both images (MASt3R-SfM, section 4).
 
     The confidence of a match is the geometric mean of its pixels' in the first search that found it.
     """
     sides = []
     for prediction, swapped in ((forward, False), (backward, True)):
-        di, dj, qi, qj = described(prediction)
+        di, dj, qi, qj = described(prediction, device)
         (da, qa), (db, qb) = ((dj, qj), (di, qi)) if swapped else ((di, qi), (dj, qj))
         matcher = ReciprocalMatcher(da, db)
         for from_b in (False, True):

@@ -3,8 +3,15 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import torch
+
 from unposed.models.base import PairModel
 from unposed.views import Pair, PairPrediction, View
+
+
+def device_of(model: PairModel) -> torch.device:
+    """Where a model computes; the CPU for those that have no choice."""
+    return torch.device(getattr(model, "device", "cpu"))
 
 
 def encode_views(model: PairModel, views: Sequence[View], pairs: Sequence[Pair]) -> list[Any]:

@@ -22,6 +22,7 @@ from unposed.geometry.resection import Resection, refine_resection, significance
 from unposed.geometry.transforms import invert_rigid, transform_points
 from unposed.io.photos import Photo
 from unposed.models.base import MatchModel, PairModel
+from unposed.models.inference import device_of
 from unposed.models.retrieval import Retriever, find_retriever
 from unposed.tasks.posed_map import PosedMap, Reference, Sparse, protocol_view, tracks_of_view
 from unposed.views import Camera, Matches, Pair, PairPrediction, View
@@ -229,7 +230,7 @@ class Localizer:
             places = wanted.get(pair)
             view_j = views[pair[1]]
             seeds = None if places is None else map_pixels(torch.linalg.inv(view_j.original_from_view), places[0])
-            found[pair] = _matches(prediction, seeds)
+            found[pair] = _matches(prediction, seeds, device_of(self.model))
         return found
 
     def _refined(
@@ -297,7 +298,7 @@ class Localizer:
         return tuple(self.map.references[chosen[k]].name for k in order)
 
 
-def _matches(prediction: PairPrediction, seeds: Float[Tensor, "n 2"] | None = None) -> Matches:
+def _matches(prediction: PairPrediction, seeds: Float[Tensor, "n 2"] | None, device: torch.device) -> Matches:
     """Matches of a pair; by descriptors that can be trusted, also of ``seeds``, pixels of the second view.
 
     Of pixels matched by nearest points only confident ones.
@@ -306,9 +307,9 @@ def _matches(prediction: PairPrediction, seeds: Float[Tensor, "n 2"] | None = No
         return prediction.matches
     if prediction.descriptors_i is None:
         return pair_matches(prediction, stride=_STRIDE, min_confidence=_DENSE_CONFIDENCE)
-    found = pair_matches(prediction, stride=_STRIDE)
+    found = pair_matches(prediction, stride=_STRIDE, device=device)
     if seeds is not None:
-        found = joined(found, matches_of_pixels(prediction, seeds))
+        found = joined(found, matches_of_pixels(prediction, seeds, device=device))
     return found.where(found.confidence >= _DESCRIPTOR_CONFIDENCE)
 
 

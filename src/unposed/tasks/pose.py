@@ -20,6 +20,7 @@ from unposed.geometry.procrustes import solve_procrustes
 from unposed.geometry.transforms import invert_rigid, rigid
 from unposed.io.photos import Photo, make_views
 from unposed.models.base import MatchModel, PairModel
+from unposed.models.inference import device_of
 from unposed.tasks.inputs import PhotoLike, as_model, as_photo
 from unposed.tasks.match import centred_intrinsics, epipolar_error
 from unposed.tasks.pose_verdict import Evidence, judge
@@ -133,7 +134,7 @@ def _look(model: PairModel, a: View, b: View, focals: tuple[float | None, float 
         ((_, found),) = model.match_pairs(views, features, [(0, 1)])
         seen = True
     else:
-        found = matches_of_both(*predict())
+        found = matches_of_both(*predict(), device_of(model))
         seen = found.verified or predict()[0].descriptors_i is not None
     own = [centred_intrinsics(view, focal) for view, focal in zip(views, found.focals, strict=True)]
     intrinsics, spread = list(own), 0.0
