@@ -23,7 +23,7 @@ from unposed.io.atomic import atomic_write
 from unposed.io.pairs_cache import PairCache, run_fingerprint
 from unposed.io.photos import Photo, PhotoSet, find_photos, make_views
 from unposed.models.base import PairModel, SweepModel
-from unposed.models.inference import predict_pairs
+from unposed.models.inference import device_of, predict_pairs
 from unposed.scene import Scene, SceneView
 from unposed.tasks.inputs import as_model, model_identity
 from unposed.tasks.mapping import map_collection, takes_sparse_road
@@ -100,7 +100,7 @@ def reconstruct(
     loaded = as_model(model, device, report)
     views = make_views(photos, loaded.image_rule)
     timings = {"photos": time.monotonic() - started}
-    shared = _could_share(photos) if one_camera is None else one_camera
+    shared = could_share(photos) if one_camera is None else one_camera
     if takes_sparse_road(road, loaded, len(views), known != NOTHING_KNOWN):
         mapped = map_collection(
             photos,
@@ -112,8 +112,12 @@ def reconstruct(
             in_sequence=found.in_sequence,
             one_camera=shared is not False,
             report=report,
+            remembered={
+                "model": str(model) if isinstance(model, str | Path) else loaded.name,
+                "one_camera": one_camera,
+            },
         )
-        return gather(mapped.scenes, views, _provenance(found, source, graph, mapped.pairs, timings | mapped.seconds))
+        return gather(mapped.scenes, views, provenance_of(found, source, graph, mapped.pairs, timings | mapped.seconds))
     step = time.monotonic()
     pairs, features = pairs_of_views(graph, loaded, views, model, report, found.in_sequence)
     timings["choice of pairs"] = time.monotonic() - step
@@ -124,7 +128,7 @@ def reconstruct(
         step = time.monotonic()
         predictions = predict_pairs(loaded, views, todo, features)
         for pair, prediction in track(report, predictions, len(todo), f"{loaded.name}: pairs of views"):
-            cache.put(pair, with_matches(prediction))
+            cache.put(pair, with_matches(prediction, device_of(loaded)))
         timings["pairs"] = time.monotonic() - step
         step = time.monotonic()
         predicted = _Chosen(cache, pairs)
@@ -143,10 +147,11 @@ def reconstruct(
         for alignment in track(report, alignments, len(alignments), "tracks and bundle adjustment"):
             scenes.append(_component(alignment, views, predicted, loaded, known, bundle, clean, report))
         timings["refinement"] = time.monotonic() - step
-    return gather(scenes, views, _provenance(found, source, graph, len(pairs), timings))
+    return gather(scenes, views, provenance_of(found, source, graph, len(pairs), timings))
 
 
-def _provenance(found: PhotoSet, source: Source, graph: str, pairs: int, seconds: Mapping[str, float]) -> dict:
+def provenance_of(found: PhotoSet, source: Source, graph: str, pairs: int, seconds: Mapping[str, float]) -> dict:
+    """What a scene says of how it was made; anything JSON can hold."""
     return {
         "unposed": version("unposed"),
         "torch": torch.__version__,
@@ -186,7 +191,7 @@ class _Chosen(Mapping[Pair, PairPrediction]):
         return len(self._pairs)
 
 
-def _could_share(photos: Sequence[Photo]) -> bool | None:
+def could_share(photos: Sequence[Photo]) -> bool | None:
     """False where size or EXIF tell that no one camera took all photos; else None: their focals may still differ."""
     sizes = {tuple(sorted(photo.size)) for photo in photos}  # whichever way the camera was held
     focals = [photo.exif_focal for photo in photos if photo.exif_focal]
