@@ -130,7 +130,8 @@ def test_a_query_is_placed_among_sparse_points_and_more_exactly_by_crops(photos,
     assert _errors(fine, truth)[1] < 0.0015
 
 
-def test_reconstruction_keeps_the_matches_of_descriptors(photos, truth) -> None:
+def test_reconstruction_keeps_the_matches_of_descriptors(photos, truth, monkeypatch) -> None:
+    monkeypatch.setattr("unposed.align.matching._by_points", None)  # what is used where descriptors got lost
     scene = reconstruct(photos, model=DescribedModel(truth, 128))
     assert len(scene.views) == 4
     assert scene.metric
