@@ -187,3 +187,24 @@ def test_auto_knows_single_photos(truth):
     result = depth(pixels)
     assert result.depth.shape == (HEIGHT, WIDTH)
     assert float(result.depth.max()) > float(result.depth[result.depth > 0].min())
+
+
+class Sweeping(PerfectModel):
+    """Knows cameras and matches, but not depth: that is for the sweep to find."""
+
+    def expected_depth(self, view):
+        return torch.zeros(1, 1)
+
+
+def test_models_that_sweep_get_depth_from_all_views_at_once(photos, truth):
+    results = depth(photos, model=Sweeping(truth))
+    medians = []
+    for k, result in enumerate(results):
+        assert float(result.confidence[result.depth > 0].min()) == 1
+        sure = (result.confidence > 2) & (truth.depth[0, k] > 0)
+        assert float(sure.float().mean()) > 0.2
+        ratio = (result.depth / truth.depth[0, k])[sure]
+        medians.append(float(ratio.median()))
+        assert float((ratio / ratio.median() - 1).abs().median()) < 0.08  # views of 112 pixels
+        assert len(result.confidence.unique()) > 10  # the sweep's own; the model's is 1 or 6
+    assert max(medians) < 1.01 * min(medians)  # one scale

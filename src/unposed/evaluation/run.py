@@ -20,7 +20,7 @@ from unposed.evaluation.results import Results, Row, encoded, markdown_table
 from unposed.io.atomic import atomic_write
 from unposed.io.query_poses import write_submission
 from unposed.models.base import PairModel
-from unposed.tasks.depth import SINGLE_PHOTO_MODEL
+from unposed.tasks.depth import DEPTH_MODEL
 from unposed.tasks.inputs import as_model, model_identity
 from unposed.tasks.progress import Reporter, Silent
 
@@ -90,7 +90,7 @@ def evaluate(
     loaded = as_model(model, device, report)
     protocol, label = benchmark.protocol(loaded), loaded.name
     if model == "auto":
-        protocol, label = _for_auto(protocol, as_model(SINGLE_PHOTO_MODEL, device, report)), "auto"
+        protocol, label = _for_auto(protocol, as_model(DEPTH_MODEL, device, report)), "auto"
     methods = {label: protocol}
     if baseline and benchmark.baseline is not None:
         methods[BASELINE] = benchmark.baseline()

@@ -30,7 +30,7 @@ from unposed.io.ply import write_ply
 from unposed.io.preview import write_png
 from unposed.models.base import MonocularModel, PairModel
 from unposed.scene import Scene, SceneView
-from unposed.tasks.inputs import PhotosLike, as_any_model, as_model, as_photos, is_one_photo
+from unposed.tasks.inputs import PhotosLike, as_any_model, as_photos, is_one_photo
 from unposed.tasks.progress import Reporter, Silent, track
 from unposed.tasks.reconstruct import reconstruct
 from unposed.views import Camera, PointCloud
@@ -38,8 +38,8 @@ from unposed.views import Camera, PointCloud
 Format = Literal["png", "exr", "ply"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 """Kinds of files that are written when asked for; NPZ and the colour picture always are."""
-SINGLE_PHOTO_MODEL = "mini"
-"""The offline model that has an idea of the depth of a single photo: what ``auto`` means for those."""
+DEPTH_MODEL = "mini"
+"""What ``auto`` means here: the offline model that has an idea of the depth of a view where nothing can be matched."""
 _FLAT = 1.001
 """Largest depth over the smallest up to which a map is a flat wall: a model's way to say that it knows nothing."""
 
@@ -99,9 +99,8 @@ def depth(
     Args:
         photos: one photo (a file, a Pillow picture, an array height x width x 3 of uint8), or several: a folder, a
             glob pattern, a video or a list.
-        model: a registered name, a path to a released file, a loaded model, or ``auto``: the better offline model for
-            photos that are solved together, the one that knows single photos for the others. A model of single photos
-            (MoGe) takes every photo by itself.
+        model: a registered name, a path to a released file, a loaded model, or ``auto``: ``DEPTH_MODEL``. A model of
+            single photos (MoGe) takes every photo by itself.
         alone: treat every photo by itself. By default several photos show one place and are solved together, and only
             those that cannot be joined to the others are treated by themselves.
         frames, every: of a video, how many frames evenly spread, or every n-th.
@@ -137,17 +136,16 @@ def each_depth(
     for skipped in found.skipped:
         report.say(f"skipped {skipped.name}: {skipped.reason}")
     chosen = PhotoSet(found.photos, [])
-    if model != "auto":
-        model = as_any_model(model, device, report)
+    model = as_any_model(DEPTH_MODEL if model == "auto" else model, device, report)
     if isinstance(model, MonocularModel):
         for photo in track(report, chosen.photos, len(chosen.photos), f"{model.name}: single photos"):
             yield _by_monocular(photo, model)
         return
     joined: dict[str, tuple[int, Scene, SceneView]] = {}
     if not alone and len(chosen.photos) > 1:
-        joined = _joined(reconstruct(chosen, model=model, device=device, report=report))
+        joined = _joined(reconstruct(chosen, model=model, report=report))
     left = [photo for photo in chosen.photos if photo.name not in joined]
-    single = _by_themselves(left, model, device, report, needed=not joined) if left else {}
+    single = _by_themselves(left, model, report, needed=not joined) if left else {}
     if not alone and len(chosen.photos) > 1:
         for photo in left:
             what = "taken by itself" if photo.name in single else "no depth"
@@ -168,25 +166,22 @@ def _joined(scene: Scene) -> dict[str, tuple[int, Scene, SceneView]]:
     return {item.view.name: (number, part, item) for number, part in enumerate(scenes, 1) for item in part.views}
 
 
-def _by_themselves(
-    photos: Sequence[Photo], model: str | PairModel, device: str, report: Reporter, needed: bool
-) -> dict[str, Scene]:
+def _by_themselves(photos: Sequence[Photo], model: PairModel, report: Reporter, needed: bool) -> dict[str, Scene]:
     """Every photo as a pair with itself (DUSt3R, section 3.3), by name; without those answered with a flat wall.
 
     Raises:
         UserError: the depth of one is ``needed`` and the answer is a flat wall.
     """
-    loaded = as_model(SINGLE_PHOTO_MODEL if model == "auto" else model, device, report)
     found = {}
-    for photo in track(report, photos, len(photos), f"{loaded.name}: single photos"):
-        scene = reconstruct(PhotoSet([photo], []), model=loaded)
+    for photo in track(report, photos, len(photos), f"{model.name}: single photos"):
+        scene = reconstruct(PhotoSet([photo], []), model=model)
         values = scene.views[0].depth
         if float(values.max()) > _FLAT * float(values.min()):
             found[photo.name] = scene
         elif needed:
             raise UserError(
-                f"{loaded.name} sees no depth in a single photo, and no other photo overlaps with {photo.name}: "
-                f"give overlapping photos of one place, or another model (--model {SINGLE_PHOTO_MODEL})."
+                f"{model.name} sees no depth in a single photo, and no other photo overlaps with {photo.name}: "
+                f"give overlapping photos of one place, or another model (--model {DEPTH_MODEL})."
             )
     return found
 
