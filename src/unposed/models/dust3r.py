@@ -7,24 +7,23 @@ pictures; two decoders exchange information in every block; one dense head per d
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from unposed.errors import UserError
 from unposed.io.checkpoints import Checkpoint, Rename, load_tensors, parse_constructor, rename_tensors
 from unposed.io.resize import ImageRule
-from unposed.models.batching import Features, Maps, decode_by_shape, encode_by_size
+from unposed.models.batching import Features, Maps, decode_by_shape
 from unposed.models.croco import are_sides, check_sizes, dpt_keys, rope_base
+from unposed.models.picture_encoder import Encoded, Images, PictureEncoder, Shapes, stored_transposed
 from unposed.nets.heads import DptHead, LinearHead, Mode, regress_confidence, regress_points
-from unposed.nets.positions import Grid, RotaryTable, grid_positions, rotary_table
-from unposed.nets.transformer import Encoder, PatchEmbed, TwinDecoder, initialise
+from unposed.nets.positions import Grid
+from unposed.nets.transformer import TwinDecoder, initialise
 from unposed.views import Pair, PairPrediction, View
 
-Images = Float[Tensor, "batch 3 height width"]
-Shapes = Int[Tensor, "batch 2"]
 Size = tuple[int, int]
 _PATCH = 16
 _IGNORED_KEYWORDS = {"patch_embed_cls", "landscape_only", "freeze", "patch_size", "mlp_ratio"}
@@ -86,28 +85,18 @@ class Dust3rConfig:
             raise UserError(f"No DUSt3R head {self.head_type!r} for {self.dec_depth} decoder blocks.")
 
 
-class Encoded(NamedTuple):
-    """Pictures after the encoder."""
-
-    tokens: Float[Tensor, "batch tokens width"]
-    positions: Int[Tensor, "batch tokens 2"]
-    """(row, column) of every token on the grid of its picture as it really is, not as it may be stored."""
-
-
-class Dust3r(nn.Module):
+class Dust3r(PictureEncoder):
     """The network and its use as a ``PairModel``."""
 
     metric = False
     config_type: ClassVar[type[Dust3rConfig]] = Dust3rConfig
 
     def __init__(self, config: Dust3rConfig, name: str = "dust3r") -> None:
-        super().__init__()
+        base = rope_base(config.pos_embed)
+        super().__init__(_PATCH, config.enc_embed_dim, config.enc_depth, config.enc_num_heads, base)
         self.config = config
         self.name = name
         self.image_rule = ImageRule(size=max(config.img_size))
-        self._rope_base = rope_base(config.pos_embed) or 100.0
-        self.patch_embed = PatchEmbed(_PATCH, config.enc_embed_dim)
-        self.encoder = Encoder(config.enc_embed_dim, config.enc_depth, config.enc_num_heads)
         self.decoder = TwinDecoder(config.enc_embed_dim, config.dec_embed_dim, config.dec_depth, config.dec_num_heads)
         for part in (self.patch_embed, self.encoder, self.decoder):
             initialise(part)
@@ -127,21 +116,6 @@ class Dust3r(nn.Module):
         if self.config.conf_mode is not None:
             maps["confidence"] = regress_confidence(raw[..., 3], self.config.conf_mode)
         return maps
-
-    def encode_images(self, images: Images, true_shape: Shapes | None = None) -> Encoded:
-        """Encode pictures in [-1, 1].
-
-        For training, portrait pictures may be stored transposed among landscape ones; ``true_shape`` then holds every
-        picture's real (height, width), and such a picture is embedded as the portrait it is.
-        """
-        grid = self.patch_embed.grid(images)
-        tokens, positions = self.patch_embed(images), grid_positions(grid, images.device).expand(len(images), -1, -1)
-        transposed = _stored_transposed(images, true_shape)
-        if transposed is not None:
-            portrait = transposed[:, None, None]
-            tokens = torch.where(portrait, self.patch_embed(images.mT), tokens)
-            positions = torch.where(portrait, grid_positions(grid[::-1], images.device), positions)
-        return Encoded(self.encoder(tokens, self._rotary(positions, self.encoder.head_dim)), positions)
 
     def decode_tokens(self, view1: Encoded, view2: Encoded) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         """Token layers of both streams: encoder output, decoder block 1, ..., last block (normalised)."""
@@ -178,8 +152,8 @@ class Dust3r(nn.Module):
         view1, view2 = self.encode_pair(images1, images2, true_shape1, true_shape2, symmetrized)
         layers1, layers2 = self.decode_tokens(view1, view2)
         return (
-            self.read_out(self.head1, layers1, _size(images1), _stored_transposed(images1, true_shape1)),
-            self.read_out(self.head2, layers2, _size(images2), _stored_transposed(images2, true_shape2)),
+            self.read_out(self.head1, layers1, _size(images1), stored_transposed(images1, true_shape1)),
+            self.read_out(self.head2, layers2, _size(images2), stored_transposed(images2, true_shape2)),
         )
 
     def encode_pair(
@@ -197,19 +171,6 @@ class Dust3r(nn.Module):
         b = self.encode_images(images2[::2], None if true_shape2 is None else true_shape2[::2])
         return _interleaved(a, b), _interleaved(b, a)
 
-    def _rotary(self, positions: Int[Tensor, "batch tokens 2"], head_dim: int) -> RotaryTable:
-        return rotary_table(positions, head_dim, self._rope_base)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the network lives."""
-        return self.patch_embed.proj.weight.device
-
-    @torch.no_grad()
-    def encode(self, views: Sequence[View]) -> list[Features]:
-        """``tokens`` of each view; portrait views stay portrait."""
-        return encode_by_size(lambda images: {"tokens": self.encode_images(images).tokens}, views, self.device)
-
     @torch.no_grad()
     def decode(
         self, views: Sequence[View], features: Sequence[Features], pairs: Sequence[Pair]
@@ -218,10 +179,8 @@ class Dust3r(nn.Module):
         yield from decode_by_shape(self._decode_features, views, features, pairs, self.device)
 
     def _decode_features(self, view_i: Features, view_j: Features, size_i: Size, size_j: Size) -> tuple[Maps, Maps]:
-        encoded = []
-        for tokens, size in ((view_i["tokens"], size_i), (view_j["tokens"], size_j)):
-            encoded.append(Encoded(tokens, grid_positions(_grid(size), tokens.device).expand(len(tokens), -1, -1)))
-        layers_i, layers_j = self.decode_tokens(*encoded)
+        encoded_i, encoded_j = self._encoded(view_i["tokens"], size_i), self._encoded(view_j["tokens"], size_j)
+        layers_i, layers_j = self.decode_tokens(encoded_i, encoded_j)
         return self.read_out(self.head1, layers_i, size_i), self.read_out(self.head2, layers_j, size_j)
 
     @classmethod
@@ -302,14 +261,6 @@ def _grid(size: Size) -> Grid:
 
 def _size(images: Images) -> Size:
     return images.shape[-2], images.shape[-1]
-
-
-def _stored_transposed(images: Images, true_shape: Shapes | None) -> Bool[Tensor, " batch"] | None:
-    """Which pictures are portrait but stored landscape; None where none is."""
-    if true_shape is None or images.shape[-2] >= images.shape[-1]:
-        return None
-    transposed = (true_shape[:, 0] > true_shape[:, 1]).to(images.device)
-    return transposed if transposed.any() else None
 
 
 def _interleaved(a: Encoded, b: Encoded) -> Encoded:
