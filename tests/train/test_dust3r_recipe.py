@@ -12,10 +12,11 @@ from unposed.errors import UserError
 from unposed.models.dust3r import Dust3r
 from unposed.models.registry import load_model
 from unposed.train import dust3r_recipe
-from unposed.train.checkpoint import export_checkpoint, load_checkpoint, load_training
+from unposed.train.checkpoint import load_checkpoint, load_training
 from unposed.train.distributed import Processes
 from unposed.train.dust3r_files import constructor_text, released_names, start_from
 from unposed.train.dust3r_recipe import STAGES, dust3r_stage
+from unposed.train.export import export_checkpoint
 from unposed.train.losses import ConfidenceWeighted, PairOutput, PairTruth, Regression
 from unposed.train.options import train_command
 from unposed.train.pairs import images_of

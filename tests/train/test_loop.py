@@ -12,7 +12,8 @@ from safetensors import safe_open
 
 from tests.train.toy import Toy
 from unposed.errors import UserError
-from unposed.train.checkpoint import export_checkpoint, load_checkpoint
+from unposed.train.checkpoint import load_checkpoint
+from unposed.train.export import export_checkpoint
 from unposed.train.loop import Cadence, train
 
 SECONDS = 1.5

@@ -8,7 +8,7 @@ import torch
 from unposed.errors import UserError
 from unposed.io.checkpoints import read_checkpoint
 from unposed.models.mini import Mini
-from unposed.train.checkpoint import export_checkpoint
+from unposed.train.export import export_checkpoint
 from unposed.train.options import train_command
 from unposed.train.pairs import images_of, rows
 from unposed.train.recipes import curriculum, dust3r_recipe, every_pair, every_view_once, mini_recipe

@@ -53,8 +53,8 @@ def train(
         published: DUSt3R's published training.
         common: Options of every verb.
     """
-    from unposed.train.checkpoint import export_checkpoint
     from unposed.train.distributed import is_main_process
+    from unposed.train.export import export_checkpoint
     from unposed.train.options import train_command
 
     report = reporter_for(common.quiet)

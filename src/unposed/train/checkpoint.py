@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from unposed.errors import UserError
-from unposed.io.atomic import atomic_directory, atomic_write, restore_directory
+from unposed.io.atomic import atomic_directory, restore_directory
 
 SHARD_BYTES = 15 * 2**20
 """Largest size of a shard, unless a single tensor is larger."""
@@ -88,29 +88,6 @@ def _folder(run: Path) -> Path:
     folder = run if (run / _STATE).exists() else run / LAST
     restore_directory(folder)
     return folder
-
-
-def export_checkpoint(run: Path, file: Path) -> dict[str, str]:
-    """Merge the shards of a run into one file that ``load_model`` reads; returns its metadata.
-
-    ``.pth`` is the container in which DUSt3R is released; anything else is safetensors with the metadata ``system``,
-    ``config`` (JSON) and ``card`` as the recipe gave them. Of a run that keeps its best weights these are taken.
-
-    Raises:
-        UserError: there is no checkpoint, no room, or no such container for this network.
-    """
-    weights, state = load_checkpoint(best_or_last(run))
-    metadata = {key: value if isinstance(value, str) else json.dumps(value) for key, value in state["metadata"].items()}
-    if file.suffix == ".pth":
-        from unposed.train.dust3r_files import write_released  # a network, when it is asked for
-
-        if metadata["system"] != "dust3r":
-            raise UserError("only DUSt3R is exported as .pth: give a name that ends in .safetensors.")
-        write_released(file, weights, state["metadata"]["config"])
-        return metadata
-    with atomic_write(file) as temporary:
-        save_file(weights, temporary, metadata=metadata)
-    return metadata
 
 
 def clear_partial(run: Path) -> None:
