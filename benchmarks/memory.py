@@ -27,17 +27,17 @@ def main() -> None:
     for count in options.views:
         with tempfile.TemporaryDirectory() as folder:
             photos, out = Path(folder) / "photos", Path(folder) / "out"
-            _unposed("synth", "--out", str(photos), "--photos", str(count), "--seed", "1")
-            run = _unposed(
+            run_unposed("synth", "--out", str(photos), "--photos", str(count), "--seed", "1")
+            run = run_unposed(
                 "reconstruct", str(photos), "--out", str(out), "--model", options.model, "--graph", options.graph,
-                "--json", "--quiet",
+                "--road", "dense", "--json", "--quiet",
             )  # fmt: skip
         facts, seconds = json.loads(run["stdout"]), json.loads(run["stdout"])["seconds"]
         times = " | ".join(f"{seconds[name]:.0f}" for name in ("pairs", "alignment", "refinement"))
         print(f"| {count} | {times} | {run['peak_gib']:.2f} | {facts['registered']} |", flush=True)
 
 
-def _unposed(*arguments: str) -> dict:
+def run_unposed(*arguments: str) -> dict:
     """Run the command line; its output and its own peak memory."""
     command = [sys.executable, "-m", "unposed.cli", *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:

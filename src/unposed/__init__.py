@@ -12,13 +12,16 @@ if TYPE_CHECKING:
     from unposed.errors import UserError
     from unposed.models.registry import list_models, load_model
     from unposed.scene import Scene
+    from unposed.tasks.add import add
     from unposed.tasks.depth import Depth, depth
+    from unposed.tasks.flow import Flow, flow
     from unposed.tasks.intrinsics import Intrinsics, intrinsics
     from unposed.tasks.localize import localize
     from unposed.tasks.localizer import Localisation
     from unposed.tasks.match import CollectionMatches, PhotoMatches, match, match_photos
     from unposed.tasks.pose import relative_pose
     from unposed.tasks.reconstruct import Known, reconstruct
+    from unposed.tasks.stereo import Stereo, stereo
     from unposed.views import RelativePose
 
 __version__ = "0.1.0"
@@ -26,14 +29,18 @@ __version__ = "0.1.0"
 __all__ = [
     "CollectionMatches",
     "Depth",
+    "Flow",
     "Intrinsics",
     "Known",
     "Localisation",
     "PhotoMatches",
     "RelativePose",
     "Scene",
+    "Stereo",
     "UserError",
+    "add",
     "depth",
+    "flow",
     "intrinsics",
     "list_models",
     "load_model",
@@ -42,13 +49,19 @@ __all__ = [
     "match_photos",
     "reconstruct",
     "relative_pose",
+    "stereo",
 ]
 
 _HOMES = {
+    "add": "unposed.tasks.add",
     "Intrinsics": "unposed.tasks.intrinsics",
     "intrinsics": "unposed.tasks.intrinsics",
     "Depth": "unposed.tasks.depth",
     "depth": "unposed.tasks.depth",
+    "Flow": "unposed.tasks.flow",
+    "flow": "unposed.tasks.flow",
+    "Stereo": "unposed.tasks.stereo",
+    "stereo": "unposed.tasks.stereo",
     "Known": "unposed.tasks.reconstruct",
     "Scene": "unposed.scene",
     "UserError": "unposed.errors",

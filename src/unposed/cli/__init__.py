@@ -8,14 +8,17 @@ import sys
 
 from unposed import __version__
 from unposed.cli import (  # each registers its verb
+    add,
     depth,
     eval,
+    flow,
     intrinsics,
     localize,
     match,
     models,
     pose,
     reconstruct,
+    stereo,
     synth,
     train,
     view,
@@ -24,8 +27,10 @@ from unposed.cli.app import app
 from unposed.errors import UserError
 
 __all__ = [
+    "add",
     "depth",
     "eval",
+    "flow",
     "intrinsics",
     "localize",
     "main",
@@ -33,6 +38,7 @@ __all__ = [
     "models",
     "pose",
     "reconstruct",
+    "stereo",
     "synth",
     "train",
     "view",

@@ -4,9 +4,10 @@ Nothing dense is kept of a pair. Features and matches go to a cache on disk (``c
 in memory are the photos' views, the features of some, and at the end all matches and the depth maps.
 """
 
+import json
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from unposed.align.multiview import multiview_depth
 from unposed.align.tracks import mean_colours
 from unposed.errors import UserError
 from unposed.geometry.cameras import map_pixels
+from unposed.io.atomic import atomic_write
 from unposed.io.photos import Photo
 from unposed.models.base import MatchModel, PairModel
 from unposed.models.retrieval import find_retriever
@@ -32,6 +34,8 @@ from unposed.views import Camera, Matches, Pair, Tracks, View
 
 CACHE = "collection"
 """Folder, beside the scene, of what photos that join later need."""
+RUN = "run.json"
+"""File in it that says which photos went through, and how."""
 PAIRS_AT_ONCE, PHOTOS_AT_ONCE = 256, 96
 """Pairs that are matched together, after agreeing on focal lengths, and photos whose features are then in memory."""
 _VIEWS_AT_ONCE = 16
@@ -86,6 +90,7 @@ def map_collection(
     in_sequence: bool,
     one_camera: bool,
     report: Reporter,
+    remembered: Mapping[str, object],
     settled: frozenset[str] = frozenset(),
 ) -> MappedCollection:
     """Scenes from many photos.
@@ -98,6 +103,7 @@ def map_collection(
         graph, in_sequence: which pairs to match, as for ``choose_pairs``.
         one_camera: photos of one size share a focal length.
         report: where progress goes.
+        remembered: what ``CACHE`` says of the run once it is through, beside its photos (JSON).
         settled: digests of photos whose pairs with each other are taken as the cache has them.
 
     Raises:
@@ -119,6 +125,10 @@ def map_collection(
         mapped = _map(cache, names, views, pairs, one_camera)
         report.update("mapping", 1, 1)
         clock.lap("mapping")
+    if out is not None:
+        listed = [{"name": photo.name, "path": str(photo.path), "digest": photo.digest} for photo in photos]
+        with atomic_write(out / CACHE / RUN) as temporary:
+            temporary.write_text(json.dumps({**remembered, "photos": listed}, indent=1), encoding="utf-8")
     if not mapped:
         raise UserError(
             f"no three of the {len(views)} photos could be connected: take photos that overlap more, or try the dense "

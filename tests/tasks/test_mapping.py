@@ -1,0 +1,156 @@
+"""The sparse road, on a procedural street that weight-free matching can solve."""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from unposed.errors import UserError
+from unposed.evaluation.photo_sets import read_reference, score_cameras
+from unposed.models.base import PairMatches
+from unposed.models.classic import Classic
+from unposed.models.sift import Keypoints
+from unposed.scene import Scene
+from unposed.tasks import mapping
+from unposed.tasks.add import add
+from unposed.tasks.mapping import takes_sparse_road
+from unposed.tasks.outputs import write_outputs
+from unposed.tasks.reconstruct import reconstruct
+from unposed.tasks.synth import synthesize
+from unposed.views import Pair, View
+
+PHOTOS = 7
+
+
+class Counting(Classic):
+    """Says what it was asked for, and may be killed."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.encoded: list[str] = []
+        self.matched: list[tuple[str, str]] = []
+        self.stop_after = stop_after
+
+    def encode(self, views: Sequence[View]) -> list[Keypoints]:
+        self.encoded += [view.name for view in views]
+        return super().encode(views)
+
+    def match_pairs(
+        self, views: Sequence[View], features: Sequence[Keypoints], pairs: Sequence[Pair]
+    ) -> Iterator[tuple[Pair, PairMatches]]:
+        for (i, j), found in super().match_pairs(views, features, pairs):
+            if len(self.matched) == self.stop_after:
+                raise KeyboardInterrupt
+            self.matched.append((views[i].name, views[j].name))
+            yield (i, j), found
+
+
+@pytest.fixture(scope="module")
+def street(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("street") / "photos"
+    synthesize(folder, photos=PHOTOS, kind="street", seed=1, width=320, height=240)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def stranger(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("elsewhere") / "other"
+    synthesize(folder, photos=4, kind="clutter", seed=5, width=320, height=240)
+    return folder
+
+
+def copied(photos: Path, names: Sequence[str], folder: Path, prefix: str = "") -> Path:
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        shutil.copy(photos / name, folder / f"{prefix}{name}")
+    return folder
+
+
+def test_cameras_depth_and_tracks_are_those_of_the_street(street: Path) -> None:
+    scene = reconstruct(street, model="classic", road="sparse")
+    score = score_cameras(scene.cameras, read_reference(street))
+    assert score["registered"] == PHOTOS
+    assert score["auc@5"] > 0.85
+    assert score["focal_error_median"] < 0.03
+    assert not scene.unregistered
+    assert torch.allclose(scene.views[0].camera.world_from_camera, torch.eye(4), atol=1e-4)
+    assert (scene.views[0].camera.width, scene.views[0].camera.height) == (320, 240)
+    assert scene.tracks is not None
+    assert len(scene.tracks.points) > 200
+    assert scene.tracks.colours.float().std() > 5
+    seen = scene.tracks.view == 0
+    local = scene.tracks.points[scene.tracks.track[seen]]
+    pixel = scene.tracks.pixel[seen].round().long()
+    inside = scene.views[0].view.original_from_view.inverse().float()
+    at = (pixel.float() @ inside[:2, :2].T + inside[:2, 2]).round().long()
+    predicted = scene.views[0].depth[at[:, 1], at[:, 0]]
+    assert (predicted / local[:, 2] - 1).abs().median() < 0.05
+
+
+def test_a_killed_run_continues_without_doing_anything_twice(
+    street: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mapping, "PAIRS_AT_ONCE", 5)
+    first, second = Counting(stop_after=8), Counting()
+    with pytest.raises(KeyboardInterrupt):
+        reconstruct(street, model=first, road="sparse", out=tmp_path)
+    scene = reconstruct(street, model=second, road="sparse", out=tmp_path)
+    assert len(first.encoded) == PHOTOS
+    assert second.encoded == []
+    assert not set(first.matched) & set(second.matched)
+    assert len(first.matched) + len(second.matched) == PHOTOS * (PHOTOS - 1) / 2
+    assert len(scene.views) == PHOTOS
+
+
+def test_two_places_are_two_scenes_and_a_stranger_is_in_none(street: Path, stranger: Path, tmp_path: Path) -> None:
+    folder = copied(street, [f"00{k}.jpg" for k in range(5)], tmp_path / "mixed", "street_")
+    copied(stranger, [f"00{k}.jpg" for k in range(4)], folder, "clutter_")
+    synthesize(tmp_path / "far", photos=1, kind="vista", seed=9, width=320, height=240)
+    copied(tmp_path / "far", ["000.jpg"], folder, "far_")
+    scene = reconstruct(folder, model="classic", road="sparse")
+    assert {name.split("_")[0] for name in scene.cameras} == {"street"}
+    assert [{name.split("_")[0] for name in other.cameras} for other in scene.others] == [{"clutter"}]
+    assert "far_000.jpg" in scene.unregistered
+
+
+def test_added_photos_join_by_their_own_pairs_only(street: Path, tmp_path: Path) -> None:
+    old = copied(street, [f"00{k}.jpg" for k in range(5)], tmp_path / "old")
+    new = copied(street, ["004.jpg", "005.jpg", "006.jpg"], tmp_path / "new")
+    out = tmp_path / "scene"
+    write_outputs(reconstruct(old, model="classic", road="sparse", out=out), out)
+    model = Counting()
+    scene = add(out, new, model=model)
+    assert model.encoded == ["005.jpg", "006.jpg"]
+    assert len(model.matched) == 5 + 5 + 1
+    assert {"005.jpg", "006.jpg"} < set(scene.cameras)
+    assert score_cameras(scene.cameras, read_reference(street))["auc@5"] > 0.85
+    write_outputs(scene, out)
+    assert len(Scene.load(out).views) == PHOTOS
+    with pytest.raises(UserError, match="no photo that"):
+        add(out, new, model=model)
+
+
+def test_only_a_scene_of_the_sparse_road_takes_photos(tmp_path: Path, street: Path) -> None:
+    with pytest.raises(UserError, match="--road sparse"):
+        add(tmp_path, street)
+
+
+def test_photos_of_nothing_in_common_are_a_clear_error(stranger: Path, street: Path, tmp_path: Path) -> None:
+    folder = copied(street, ["000.jpg"], tmp_path / "two", "a_")
+    copied(stranger, ["000.jpg"], folder, "b_")
+    with pytest.raises(UserError, match="overlap"):
+        reconstruct(folder, model="classic", road="sparse")
+
+
+def test_which_road_is_taken() -> None:
+    model = Classic()
+    assert not takes_sparse_road("auto", model, 30, cameras_known=False)
+    assert takes_sparse_road("auto", model, 31, cameras_known=False)
+    assert not takes_sparse_road("auto", model, 31, cameras_known=True)
+    assert not takes_sparse_road("dense", model, 31, cameras_known=False)
+    assert takes_sparse_road("sparse", model, 2, cameras_known=False)
+    with pytest.raises(UserError, match="known cameras"):
+        takes_sparse_road("sparse", model, 2, cameras_known=True)
+    with pytest.raises(UserError, match="auto, dense or sparse"):
+        takes_sparse_road("long", model, 2, cameras_known=False)
