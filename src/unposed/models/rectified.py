@@ -1,0 +1,71 @@
+"""Is a pair of photos rectified, and how large do its disparities get: what matches of SIFT say of both."""
+
+from dataclasses import dataclass
+
+import cv2
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from unposed.models.flow import Picture
+from unposed.models.sift import detect, match
+
+LARGEST_SIDE = 1000
+"""Pixels of the longer side at which keypoints are looked for."""
+SAME_ROW = 2.0
+"""Rows, at that size, by which two ends of a match of a rectified pair may differ."""
+KEYPOINTS = 2000
+FEWEST = 20
+"""Matches below which nothing can be said."""
+_MARGIN, _MARGIN_SHARE, _UNKNOWN_SHARE = 16.0, 1.25, 0.25
+
+
+@dataclass(frozen=True, eq=False)
+class RowMatches:
+    """Matches of a pair of one size, as the stereo camera sees them; in pixels of the photos."""
+
+    disparity: Float[Tensor, "n"]
+    """x in the left photo less x in the right one."""
+    rows_apart: Float[Tensor, "n"]
+    """y in the right photo less y in the left one."""
+    same_row: float
+    """Largest difference of rows that a rectified pair of this size may have."""
+    width: int
+    """Of the photos."""
+
+    @property
+    def typical_offset(self) -> float:
+        """Median difference of rows; 0 where there are too few matches to tell."""
+        return float(self.rows_apart.abs().median()) if len(self.rows_apart) >= FEWEST else 0.0
+
+    @property
+    def in_rows(self) -> Float[Tensor, "m"]:
+        """Disparities of the matches whose ends lie in one row."""
+        return self.disparity[self.rows_apart.abs() <= self.same_row]
+
+    @property
+    def swapped(self) -> bool:
+        """Whether nearly everything lies further right in the photo that is called the right one."""
+        known = self.in_rows
+        return len(known) >= FEWEST and float((known < -self.same_row / 2).float().mean()) > 0.9
+
+    @property
+    def largest_disparity(self) -> float:
+        """What to look for at most: that of the nearest match with a margin; a quarter of the width where none is."""
+        known = self.in_rows
+        if len(known) < FEWEST:
+            return _UNKNOWN_SHARE * self.width
+        nearest = max(float(known.quantile(0.995)), 0.0)
+        return min(nearest * _MARGIN_SHARE + _MARGIN * self.same_row / SAME_ROW, self.width / 2)
+
+
+def match_rows(left: Picture, right: Picture) -> RowMatches:
+    """Matches of two photos of one size."""
+    height, width = left.shape[:2]
+    factor = min(1.0, LARGEST_SIDE / max(height, width))
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    small = [torch.from_numpy(cv2.resize(x.numpy(), size, interpolation=cv2.INTER_AREA)) for x in (left, right)]
+    found = [detect(picture, KEYPOINTS) for picture in small]
+    pairs = match(*found)
+    offset = (found[1].points[pairs[:, 1]] - found[0].points[pairs[:, 0]]) / factor
+    return RowMatches(-offset[:, 0], offset[:, 1], SAME_ROW / factor, width)
