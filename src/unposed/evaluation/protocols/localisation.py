@@ -102,7 +102,7 @@ class Localisation:
         return {**counts(rows), **totals, **{name: float(np.mean([row[name] for row in rows])) for name in names}}
 
     def _localizer(self, scene: Relocalisation, references: Sequence[Reference]) -> Localizer:
-        return Localizer(PosedMap(scene.name, tuple(references), True), self.model, top_k=self.top_k)
+        return Localizer(PosedMap(tuple(references), True), self.model, top_k=self.top_k)
 
     def _measured(self, errors: Float[np.ndarray, "queries 2"]) -> Row:
         distance, angle = errors.T
