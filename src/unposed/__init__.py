@@ -15,14 +15,12 @@ if TYPE_CHECKING:
     from unposed.tasks.add import add
     from unposed.tasks.depth import Depth, depth
     from unposed.tasks.flow import Flow, flow
-    from unposed.tasks.flow import Flow, flow
     from unposed.tasks.intrinsics import Intrinsics, intrinsics
     from unposed.tasks.localize import localize
     from unposed.tasks.localizer import Localisation
     from unposed.tasks.match import CollectionMatches, PhotoMatches, match, match_photos
     from unposed.tasks.pose import relative_pose
     from unposed.tasks.reconstruct import Known, reconstruct
-    from unposed.tasks.stereo import Stereo, stereo
     from unposed.tasks.stereo import Stereo, stereo
     from unposed.views import RelativePose
 
@@ -31,7 +29,6 @@ __version__ = "0.1.0"
 __all__ = [
     "CollectionMatches",
     "Depth",
-    "Flow",
     "Flow",
     "Intrinsics",
     "Known",
@@ -43,7 +40,6 @@ __all__ = [
     "UserError",
     "add",
     "depth",
-    "flow",
     "flow",
     "intrinsics",
     "list_models",
@@ -62,10 +58,6 @@ _HOMES = {
     "intrinsics": "unposed.tasks.intrinsics",
     "Depth": "unposed.tasks.depth",
     "depth": "unposed.tasks.depth",
-    "Flow": "unposed.tasks.flow",
-    "flow": "unposed.tasks.flow",
-    "Stereo": "unposed.tasks.stereo",
-    "stereo": "unposed.tasks.stereo",
     "Flow": "unposed.tasks.flow",
     "flow": "unposed.tasks.flow",
     "Stereo": "unposed.tasks.stereo",
