@@ -157,4 +157,5 @@ def test_rows_are_complete():
     assert len(names) == len(set(names))
     for row in registry.list_models():
         assert row.licence
-        assert row.megabytes == 0 or row.source.startswith(("huggingface.co/naver/", "huggingface.co/Ruicheng/"))
+        owners = ("naver", "Ruicheng", "siyan824")
+        assert row.megabytes == 0 or row.source.startswith(tuple(f"huggingface.co/{owner}/" for owner in owners))

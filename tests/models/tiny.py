@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from unposed.models.dust3r import Dust3r, Dust3rConfig
 from unposed.models.mini import Mini, MiniConfig
+from unposed.models.reloc3r import Reloc3r, Reloc3rConfig
 from unposed.views import View
 
 DUST3R = Dust3rConfig(
@@ -33,6 +34,15 @@ MINI = MiniConfig(
     head_width=8,
     descriptor_width=6,
 )
+RELOC3R = Reloc3rConfig(
+    img_size=64,
+    enc_embed_dim=32,
+    enc_depth=2,
+    enc_num_heads=2,
+    dec_embed_dim=16,
+    dec_depth=2,
+    dec_num_heads=2,
+)
 DUST3R_TEXT = (
     "AsymmetricCroCo3DStereo(pos_embed='RoPE100', patch_embed_cls='ManyAR_PatchEmbed', img_size=(64, 64), "
     "head_type='linear', output_mode='pts3d', depth_mode=('exp', -inf, inf), conf_mode=('exp', 1, inf), "
@@ -43,6 +53,11 @@ DUST3R_TEXT = (
 def dust3r(config: Dust3rConfig = DUST3R) -> Dust3r:
     torch.manual_seed(0)
     return Dust3r(config).eval()
+
+
+def reloc3r(config: Reloc3rConfig = RELOC3R, name: str = "reloc3r") -> Reloc3r:
+    torch.manual_seed(0)
+    return Reloc3r(config, name).eval()
 
 
 def mini() -> Mini:

@@ -59,6 +59,36 @@ class PairModel(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
+class PairPose:
+    """What a model that regresses poses says of views (i, j): two predictions that need not be each other's inverse."""
+
+    j_from_i: Float[Tensor, "4 4"]
+    """Maps points of camera i to camera j (float64); the length of its translation means nothing."""
+    i_from_j: Float[Tensor, "4 4"]
+    """Maps points of camera j to camera i; the one that the model is known by."""
+
+
+@runtime_checkable
+class PoseModel(Protocol):
+    """Two views in, their relative pose out, without any point; encodes once per view, decodes per pair."""
+
+    name: str
+    """Short name, as in the registry."""
+    image_rule: ImageRule
+    """How a photo becomes a view for this model."""
+
+    def encode(self, views: Sequence[View]) -> list[Any]:
+        """Features of each view, in order; batched by size inside."""
+        ...
+
+    def relative_poses(
+        self, views: Sequence[View], features: Sequence[Any], pairs: Sequence[Pair]
+    ) -> Iterator[tuple[Pair, PairPose]]:
+        """Poses of ordered pairs of indices into ``views``, as they become ready and not necessarily in order."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
 class PairMatches:
     """What a model says of two views where only their matches are asked for."""
 

@@ -39,19 +39,25 @@ def encode_by_size(
     return features
 
 
-def decode_by_shape(
-    decode: Callable[[Features, Features, tuple[int, int], tuple[int, int]], tuple[Maps, Maps]],
+Size = tuple[int, int]
+"""(height, width) of a view."""
+Decoded = TypeVar("Decoded")
+
+
+def decode_in_batches(
+    decode: Callable[[Features, Features, Size, Size], Decoded],
     views: Sequence[View],
     features: Sequence[Features],
     pairs: Sequence[Pair],
     device: torch.device,
-) -> Iterator[tuple[Pair, PairPrediction]]:
+) -> Iterator[tuple[list[Pair], Decoded]]:
     """Decode pairs whose views have the same two sizes together, in batches of bounded size.
 
-    ``decode(features_i, features_j, size_i, size_j)`` gets stacked features and the views' (height, width).
+    ``decode(features_i, features_j, size_i, size_j)`` gets stacked features; what it gives for a batch of pairs comes
+    out with them.
     """
 
-    def sizes(pair: Pair) -> tuple[tuple[int, int], tuple[int, int]]:
+    def sizes(pair: Pair) -> tuple[Size, Size]:
         return views[pair[0]].size, views[pair[1]].size
 
     def pixels(pair: Pair) -> int:
@@ -59,7 +65,19 @@ def decode_by_shape(
 
     for batch in batches(pairs, sizes, pixels, device):
         stacked_i, stacked_j = _stack(features, [i for i, _ in batch]), _stack(features, [j for _, j in batch])
-        maps_i, maps_j = (_to_cpu(maps) for maps in decode(stacked_i, stacked_j, *sizes(batch[0])))
+        yield batch, decode(stacked_i, stacked_j, *sizes(batch[0]))
+
+
+def decode_by_shape(
+    decode: Callable[[Features, Features, Size, Size], tuple[Maps, Maps]],
+    views: Sequence[View],
+    features: Sequence[Features],
+    pairs: Sequence[Pair],
+    device: torch.device,
+) -> Iterator[tuple[Pair, PairPrediction]]:
+    """Predictions of pairs, one by one, from maps that are decoded as ``decode_in_batches`` does."""
+    for batch, maps in decode_in_batches(decode, views, features, pairs, device):
+        maps_i, maps_j = (_to_cpu(side) for side in maps)
         for k, pair in enumerate(batch):
             yield pair, _prediction({n: m[k] for n, m in maps_i.items()}, {n: m[k] for n, m in maps_j.items()})
 

@@ -15,11 +15,12 @@ import torch
 from unposed.errors import UserError
 from unposed.io.checkpoints import Checkpoint, parse_constructor, read_checkpoint
 from unposed.models import mast3r, mini
-from unposed.models.base import MonocularModel, PairModel
+from unposed.models.base import MonocularModel, PairModel, PoseModel
 from unposed.models.croco import Croco, StereoFlow
 from unposed.models.dust3r import Dust3r
 from unposed.models.mini import Mini
 from unposed.models.moge import Moge, is_moge
+from unposed.models.reloc3r import Reloc3r, is_reloc3r
 from unposed.nets.precision import choose_device, choose_dtype, prepare_for_inference
 
 WEIGHTS = "model.safetensors"
@@ -28,10 +29,15 @@ MOGE_FILE = "model.pt"
 OUR_LICENCE = "Apache-2.0"
 FAMILY_LICENCE = "CC BY-NC-SA 4.0 (non-commercial), plus the licences of the training sets"
 CROCO_LICENCE = "CC BY-NC-SA 4.0 (non-commercial)"
+RELOC3R_LICENCE = "CC BY-NC-SA 4.0 (non-commercial)"
 MOGE_LICENCE = "MIT with the code (DINOv2 part Apache-2.0); nothing separate is stated for the weights"
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _DUST3R_CLASS = "AsymmetricCroCo3DStereo"
+
+
+AnyModel = PairModel | MonocularModel | PoseModel
+"""What ``load_model`` gives: pointmaps of pairs, the geometry of single views, or the poses of pairs."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +106,8 @@ MODELS = (
         WEIGHTS,
         CONFIG,
     ),
+    ModelRow("reloc3r-512", "reloc3r", RELOC3R_LICENCE, 427, "siyan824/reloc3r-512", WEIGHTS, CONFIG),
+    ModelRow("reloc3r-224", "reloc3r", RELOC3R_LICENCE, 427, "siyan824/reloc3r-224", WEIGHTS, CONFIG),
     _moge("moge-vitl", 314),
     _moge("moge-2-vitl", 326),
     _moge("moge-2-vitl-normal", 331),
@@ -155,7 +163,7 @@ def list_models() -> list[ListedModel]:
     ]
 
 
-def load_model(model: str | Path, device: str = "auto", dtype: str = "auto") -> PairModel | MonocularModel:
+def load_model(model: str | Path, device: str = "auto", dtype: str = "auto") -> AnyModel:
     """A model by registry name, hub id (``owner/name``), or path of a checkpoint file or hub folder.
 
     Released weights are downloaded once, with their licence shown on stderr before. ``device`` is ``auto``, ``cpu`` or
@@ -193,7 +201,7 @@ def load_croco(path: str | Path, device: str = "auto", dtype: str = "auto") -> C
     return loaded
 
 
-def _load_by_name(name: str, device: torch.device) -> PairModel | MonocularModel:
+def _load_by_name(name: str, device: torch.device) -> AnyModel:
     row = next((row for row in MODELS if row.name == name or (row.repository or "").lower() == name.lower()), None)
     if row is not None and row.repository is None:
         return _from_checkpoint(_shipped(name), name, device)
@@ -209,7 +217,7 @@ def _load_by_name(name: str, device: torch.device) -> PairModel | MonocularModel
     raise UserError(f"There is no model or file {name!r}; {hint}")
 
 
-def _from_checkpoint(checkpoint: Checkpoint, name: str, device: torch.device) -> PairModel | MonocularModel:
+def _from_checkpoint(checkpoint: Checkpoint, name: str, device: torch.device) -> AnyModel:
     """The network of a file, by what the file says of itself."""
     system = checkpoint.extra.get("system")
     if system == mini.SYSTEM:
@@ -220,6 +228,8 @@ def _from_checkpoint(checkpoint: Checkpoint, name: str, device: torch.device) ->
         return Composed.from_checkpoint(checkpoint, device, name)
     if is_moge(checkpoint.extra):
         return Moge.from_checkpoint(checkpoint, name)
+    if is_reloc3r(checkpoint):
+        return Reloc3r.from_checkpoint(checkpoint, name)
     arguments, config = checkpoint.extra.get("args"), checkpoint.extra.get("config")
     built = parse_constructor(arguments.get("model", "_()"))[0] if isinstance(arguments, dict) else None
     hub = config if isinstance(config, dict) and "head_type" in config else {}

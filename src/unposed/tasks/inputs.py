@@ -11,9 +11,9 @@ from PIL import Image
 from unposed.errors import UserError
 from unposed.io import videos
 from unposed.io.photos import Photo, PhotoSet, find_photos
-from unposed.models.base import MonocularModel, PairModel
+from unposed.models.base import MonocularModel, PairModel, PoseModel
 from unposed.models.default import choose_default
-from unposed.models.registry import load_model
+from unposed.models.registry import AnyModel, load_model
 from unposed.tasks.progress import Reporter
 
 PhotoLike = str | Path | Image.Image | np.ndarray | Photo
@@ -77,14 +77,12 @@ def as_any_model(
     """The model itself, the one of that name or file, or for ``auto`` the offline one that its card shows to be better.
 
     Raises:
-        UserError: as ``unposed.models.registry.load_model`` does.
+        UserError: as ``unposed.models.registry.load_model`` does; the model tells poses only.
     """
-    if not isinstance(model, str | Path):
-        return model
-    if model == "auto":
-        model, reason = choose_default()
-        report.say(f"model: {model} ({reason})")
-    return load_model(model, device=device)
+    loaded = _loaded(model, device, report)
+    if isinstance(loaded, PoseModel):
+        raise UserError(f"{loaded.name} tells poses and no depth; use it with `unposed pose`.")
+    return loaded
 
 
 def as_model(model: str | Path | PairModel, device: str, report: Reporter) -> PairModel:
@@ -93,10 +91,32 @@ def as_model(model: str | Path | PairModel, device: str, report: Reporter) -> Pa
     Raises:
         UserError: as ``as_any_model`` does; the model looks at single photos only.
     """
-    loaded = as_any_model(model, device, report)
-    if isinstance(loaded, MonocularModel):
-        raise UserError(f"{loaded.name} looks at one photo at a time and sees no poses; use it with `unposed depth`.")
-    return loaded
+    return _sees_pairs(as_any_model(model, device, report))
+
+
+def as_pose_model(model: str | Path | PairModel | PoseModel, device: str, report: Reporter) -> PairModel | PoseModel:
+    """As ``as_model``, for the task that can do with poses alone.
+
+    Raises:
+        UserError: as ``load_model`` does; the model looks at single photos only.
+    """
+    loaded = _loaded(model, device, report)
+    return loaded if isinstance(loaded, PoseModel) else _sees_pairs(loaded)
+
+
+def _loaded(model: str | Path | AnyModel, device: str, report: Reporter) -> AnyModel:
+    if not isinstance(model, str | Path):
+        return model
+    if model == "auto":
+        model, reason = choose_default()
+        report.say(f"model: {model} ({reason})")
+    return load_model(model, device=device)
+
+
+def _sees_pairs(model: PairModel | MonocularModel) -> PairModel:
+    if isinstance(model, MonocularModel):
+        raise UserError(f"{model.name} looks at one photo at a time and sees no poses; use it with `unposed depth`.")
+    return model
 
 
 def model_identity(asked: str | Path | PairModel, model: PairModel) -> str:
