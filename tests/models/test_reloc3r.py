@@ -1,12 +1,8 @@
 import itertools
-import json
-import re
 from argparse import Namespace
-from dataclasses import asdict
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from tests.models import tiny
 from unposed.errors import UserError
@@ -17,27 +13,7 @@ from unposed.models.base import PairModel, PoseModel
 from unposed.models.reloc3r import Reloc3r, Reloc3rConfig
 from unposed.nets.precision import prepare_for_inference
 
-SIZES = {key: value for key, value in asdict(tiny.RELOC3R).items() if key.startswith(("enc", "dec", "img"))}
-TEXT = f"Reloc3rRelpose({', '.join(f'{key}={value}' for key, value in SIZES.items())})"
-
-
-def _reference_names(network: Reloc3r) -> dict[str, torch.Tensor]:
-    rules = (
-        (r"encoder\.(blocks|norm)\.", r"enc_\1."),
-        (r"decoder\.embed\.", "decoder_embed."),
-        (r"decoder\.(blocks|norm)\.", r"dec_\1."),
-        (r"head\.residual\.(\d)\.conv(\d)", r"pose_head.res_conv.\1.res_conv\2"),
-        (r"head\.mlp\.", "pose_head.more_mlps."),
-        (r"head\.translation\.", "pose_head.fc_t."),
-        (r"head\.rotation\.", "pose_head.fc_rot."),
-        (r"head\.proj\.", "pose_head.proj."),
-    )
-    named = {}
-    for name, tensor in network.state_dict().items():
-        for pattern, target in rules:
-            name = re.sub(f"^{pattern}", target, name)
-        named[name] = tensor.clone()
-    return named
+TEXT = f"Reloc3rRelpose({', '.join(f'{key}={value}' for key, value in tiny.RELOC3R_SIZES.items())})"
 
 
 def _images(*shape: int) -> torch.Tensor:
@@ -106,14 +82,11 @@ def test_bfloat16_leaves_the_head_in_float32():
 
 @pytest.mark.parametrize("layout", ["hub", "training", "final"])
 def test_released_layouts_load_by_path(tmp_path, layout):
-    names = _reference_names(tiny.reloc3r())
+    names = tiny.reloc3r_names(tiny.reloc3r())
     path = tmp_path / "reloc3r.pth"
     training = {"optimizer": {"state": {}}, "scaler": {}} if layout == "training" else {}
     if layout == "hub":
-        path = tmp_path / "hub"
-        path.mkdir()
-        save_file(names, path / "model.safetensors")
-        (path / "config.json").write_text(json.dumps(SIZES))
+        path = tiny.write_reloc3r(tmp_path / "hub")
     else:
         torch.save({"model": names, "args": Namespace(model=TEXT), "epoch": 3, "best_so_far": 0.1, **training}, path)
     loaded = registry.load_model(path, device="cpu", dtype="float32")
@@ -128,11 +101,13 @@ def test_released_layouts_load_by_path(tmp_path, layout):
 @pytest.mark.parametrize(("name", "size"), [("Reloc3r-512.pth", 512), ("Reloc3r-224.pth", 224)])
 def test_files_without_a_configuration_have_the_released_sizes(tmp_path, monkeypatch, nested, name, size):
     """Read as they are; the network is made tiny by tiny defaults, since the released one has 427 million weights."""
-    names = _reference_names(tiny.reloc3r())
+    names = tiny.reloc3r_names(tiny.reloc3r())
     torch.save({"model": names} if nested else names, tmp_path / name)
     made = []
     monkeypatch.setattr(
-        Reloc3rConfig, "from_keywords", lambda keywords: made.append(keywords) or Reloc3rConfig(**{**SIZES, **keywords})
+        Reloc3rConfig,
+        "from_keywords",
+        lambda keywords: made.append(keywords) or Reloc3rConfig(**{**tiny.RELOC3R_SIZES, **keywords}),
     )
     loaded = registry.load_model(tmp_path / name, device="cpu", dtype="float32")
     assert made == [{"img_size": size}]
@@ -141,13 +116,13 @@ def test_files_without_a_configuration_have_the_released_sizes(tmp_path, monkeyp
 
 
 def test_tensors_that_do_not_fit_are_named(tmp_path):
-    names = _reference_names(tiny.reloc3r())
+    names = tiny.reloc3r_names(tiny.reloc3r())
     for tensors, message in (
         ({**names, "dec_blocks2.0.norm1.weight": torch.ones(1)}, r"dec_blocks2\.0\.norm1\.weight"),
         ({k: v for k, v in names.items() if k != "pose_head.fc_rot.bias"}, r"head\.rotation\.bias"),
     ):
         with pytest.raises(UserError, match=message):
-            Reloc3r.from_checkpoint(Checkpoint(tmp_path / "x.pth", tensors, {"config": SIZES}))
+            Reloc3r.from_checkpoint(Checkpoint(tmp_path / "x.pth", tensors, {"config": tiny.RELOC3R_SIZES}))
 
 
 @pytest.mark.parametrize(
@@ -172,7 +147,7 @@ def test_configurations_of_no_reloc3r_are_refused(keywords):
 
 
 def test_the_six_number_rotation_and_other_sizes_build():
-    config = Reloc3rConfig.from_keywords({**SIZES, "rotation": "6D", "mlp_ratio": 2, "res_conv_blocks": 1})
+    config = Reloc3rConfig.from_keywords({**tiny.RELOC3R_SIZES, "rotation": "6D", "mlp_ratio": 2, "res_conv_blocks": 1})
     with torch.no_grad():
         rotation = tiny.reloc3r(config)(_images(1, 3, 32, 32), _images(1, 3, 32, 32)).pose2[0, :3, :3]
     torch.testing.assert_close(rotation @ rotation.T, torch.eye(3), rtol=0, atol=1e-5)
@@ -180,6 +155,6 @@ def test_the_six_number_rotation_and_other_sizes_build():
 
 def test_arguments_that_are_no_constructor_are_not_run(tmp_path):
     path = tmp_path / "a.pth"
-    torch.save({"model": _reference_names(tiny.reloc3r()), "args": Namespace(model="import os"), "epoch": 1}, path)
+    torch.save({"model": tiny.reloc3r_names(tiny.reloc3r()), "args": Namespace(model="import os"), "epoch": 1}, path)
     with pytest.raises(UserError, match="plain constructor"):
         Reloc3r.from_checkpoint(read_checkpoint(path))

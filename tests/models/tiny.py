@@ -1,6 +1,7 @@
 """Networks small enough for tests, and the files they come in."""
 
 import json
+import re
 from argparse import Namespace
 from pathlib import Path
 
@@ -34,15 +35,16 @@ MINI = MiniConfig(
     head_width=8,
     descriptor_width=6,
 )
-RELOC3R = Reloc3rConfig(
-    img_size=64,
-    enc_embed_dim=32,
-    enc_depth=2,
-    enc_num_heads=2,
-    dec_embed_dim=16,
-    dec_depth=2,
-    dec_num_heads=2,
-)
+RELOC3R_SIZES = {
+    "img_size": 64,
+    "enc_embed_dim": 32,
+    "enc_depth": 2,
+    "enc_num_heads": 2,
+    "dec_embed_dim": 16,
+    "dec_depth": 2,
+    "dec_num_heads": 2,
+}
+RELOC3R = Reloc3rConfig(**RELOC3R_SIZES)
 DUST3R_TEXT = (
     "AsymmetricCroCo3DStereo(pos_embed='RoPE100', patch_embed_cls='ManyAR_PatchEmbed', img_size=(64, 64), "
     "head_type='linear', output_mode='pts3d', depth_mode=('exp', -inf, inf), conf_mode=('exp', 1, inf), "
@@ -109,6 +111,34 @@ def write_hub_dust3r(folder: Path) -> Path:
     sizes = ("enc_embed_dim", "enc_depth", "enc_num_heads", "dec_embed_dim", "dec_depth", "dec_num_heads")
     config |= {name: getattr(DUST3R, name) for name in sizes}
     (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def reloc3r_names(network: Reloc3r) -> dict[str, Tensor]:
+    """Weights under the names of the released files."""
+    rules = (
+        (r"encoder\.(blocks|norm)\.", r"enc_\1."),
+        (r"decoder\.embed\.", "decoder_embed."),
+        (r"decoder\.(blocks|norm)\.", r"dec_\1."),
+        (r"head\.residual\.(\d)\.conv(\d)", r"pose_head.res_conv.\1.res_conv\2"),
+        (r"head\.mlp\.", "pose_head.more_mlps."),
+        (r"head\.translation\.", "pose_head.fc_t."),
+        (r"head\.rotation\.", "pose_head.fc_rot."),
+        (r"head\.proj\.", "pose_head.proj."),
+    )
+    named = {}
+    for name, tensor in network.state_dict().items():
+        for pattern, target in rules:
+            name = re.sub(f"^{pattern}", target, name)
+        named[name] = tensor.clone()
+    return named
+
+
+def write_reloc3r(folder: Path) -> Path:
+    """A hub folder as released: ``config.json`` and ``model.safetensors``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(reloc3r_names(reloc3r()), folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(RELOC3R_SIZES))
     return folder
 
 

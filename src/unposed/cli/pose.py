@@ -27,13 +27,14 @@ def pose(
     Examples:
         unposed pose a.jpg b.jpg
         unposed pose a.jpg b.jpg --json --focal-a 3100 --focal-b 3100
+        unposed pose a.jpg b.jpg --model reloc3r-512
 
     Args:
         a: First photo.
         b: Second photo.
         model: Name (see `unposed models`), path to a released file, or auto.
         method: essential (epipolar geometry of matches), procrustes (between the pointmaps of both orders), pnp
-            (pixels of B against their points in camera A), or auto.
+            (pixels of B against their points in camera A), or auto; models that regress poses take only auto.
         focal_a: Focal length of photo A in its pixels, if you know it.
         focal_b: Focal length of photo B in its pixels.
         device: auto, cpu, cuda, cuda:1 or mps.

@@ -19,10 +19,11 @@ from unposed.geometry.pose_errors import direction_error, rotation_error
 from unposed.geometry.procrustes import solve_procrustes
 from unposed.geometry.transforms import invert_rigid, rigid
 from unposed.io.photos import Photo, make_views
-from unposed.models.base import MatchModel, PairModel
+from unposed.models.base import MatchModel, PairModel, PoseModel
 from unposed.models.inference import device_of
-from unposed.tasks.inputs import PhotoLike, as_model, as_photo
+from unposed.tasks.inputs import PhotoLike, as_photo, as_pose_model
 from unposed.tasks.match import centred_intrinsics, epipolar_error
+from unposed.tasks.pose_regressed import regressed_pose
 from unposed.tasks.pose_verdict import Evidence, judge
 from unposed.tasks.progress import Reporter, Silent
 from unposed.views import Matches, PairPrediction, RelativePose, View
@@ -46,7 +47,7 @@ def relative_pose(
     a: PhotoLike,
     b: PhotoLike,
     *,
-    model: str | Path | PairModel = "auto",
+    model: str | Path | PairModel | PoseModel = "auto",
     method: Method = "auto",
     focal_a: float | None = None,
     focal_b: float | None = None,
@@ -60,7 +61,8 @@ def relative_pose(
         model: a registered name, a path to a released file, a loaded model, or ``auto``.
         method: ``essential`` (epipolar geometry of the matches), ``procrustes`` (similarity between what the model says
             of the pairs (a, b) and (b, a)), ``pnp`` (pixels of b against their points in camera a; DUSt3R, section
-            3.3), or ``auto``: essential for models that match by appearance, else pnp.
+            3.3), or ``auto``: essential for models that match by appearance, else pnp. A model that regresses poses
+            (Reloc3r) has no other method than ``auto``; the result then has its name.
         focal_a, focal_b: focal lengths in pixels of the original photos, if known; otherwise what the model finds, who
             may have looked at EXIF. ``essential`` and the verdict use them; ``procrustes`` and ``pnp`` live with the
             model's points, who got them as a hint.
@@ -77,8 +79,12 @@ def relative_pose(
             raise UserError(f"a focal length of {focal} pixels is impossible: give a positive number.")
     report = report or Silent()
     photos = [_told(as_photo(a, "a.png"), focal_a), _told(as_photo(b, "b.png"), focal_b)]
-    loaded = as_model(model, device, report)
+    loaded = as_pose_model(model, device, report)
     views = make_views(photos, loaded.image_rule)
+    if isinstance(loaded, PoseModel):
+        if method != "auto":
+            raise UserError(f"{loaded.name} tells the pose itself: leave --method {method} out, or use another model.")
+        return regressed_pose(loaded, views)
     pair = _look(loaded, views[0], views[1], (focal_a, focal_b))
     chosen = _preferred(pair) if method == "auto" else method
     pose = _SOLVERS[chosen](pair)
@@ -304,6 +310,8 @@ def described(pose: RelativePose) -> dict[str, object]:
         "matches_that_agree": f"{pose.inliers} of {pose.matches}",
         "method": pose.method,
     }
+    if pose.method not in _SOLVERS:
+        facts["matches_that_agree"] = "none are looked at, only whether the model's two predictions agree"
     for name, k in (("a", pose.intrinsics_a), ("b", pose.intrinsics_b)):
         if k is not None:
             facts[f"focal_length_of_{name}"] = f"{float(k[0, 0]):.1f} pixels"
