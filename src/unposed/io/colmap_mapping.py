@@ -1,7 +1,9 @@
 """COLMAP's incremental mapping of matched photos: cameras and points of every connected part."""
 
+import itertools
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from jaxtyping import Float, Int64
@@ -24,12 +26,13 @@ def map_matches(
     matches: Mapping[Pair, Int64[Tensor, "m 2"]],
     *,
     one_camera: bool,
+    progress: Callable[[int, int], None],
 ) -> list[ColmapModel]:
     """Cameras and points that verified matches tell, the largest part first; no photo is in two of them.
 
     Pinhole cameras with their principal point in the middle; bundle adjustment is part of the mapping, its limits are
-    a few pixels of the given images. Arguments as for ``write_database``. Nothing where no pair of photos is good
-    enough to start from.
+    a few pixels of the given images. Arguments as for ``write_database``; ``progress`` is told how many
+    photos of how many have been tried. Nothing where no pair of photos is good enough to start from.
     """
     with tempfile.TemporaryDirectory(prefix="unposed-") as folder:
         database = Path(folder) / "database.db"
@@ -44,7 +47,11 @@ def map_matches(
             verified=True,
             camera_model="SIMPLE_PINHOLE",
         )
-        found = pycolmap.incremental_mapping(database, folder, folder, _options())
+        with _silent():
+            found = pycolmap.incremental_mapping(
+                database, folder, folder, _options(), next_image_callback=_counted(progress, len(names))
+            )
+    progress(len(names), len(names))
     models: list[ColmapModel] = []
     taken: set[str] = set()
     for reconstruction in sorted(found.values(), key=lambda model: -model.num_reg_images()):
@@ -57,6 +64,23 @@ def map_matches(
         taken |= cameras.keys()
         models.append(ColmapModel(cameras, tracks_from_reconstruction(reconstruction)))
     return models
+
+
+def _counted(progress: Callable[[int, int], None], total: int) -> Callable[[], None]:
+    """Tells ``progress`` how often it was called; the last step is not its."""
+    count = itertools.count(1)
+    return lambda: progress(min(next(count), total - 1), total)
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """COLMAP's news of every photo stay out of the terminal."""
+    before = pycolmap.logging.minloglevel
+    pycolmap.logging.minloglevel = pycolmap.logging.ERROR.value
+    try:
+        yield
+    finally:
+        pycolmap.logging.minloglevel = before
 
 
 def _options() -> "pycolmap.IncrementalPipelineOptions":

@@ -121,9 +121,7 @@ def map_collection(
             pairs = _with_settled(pairs, names, settled, cache.pairs())
         _match_all(cache, names, views, model, pairs, report)
         clock.lap("pairs")
-        report.update("mapping", 0, 1)
-        mapped = _map(cache, names, views, pairs, one_camera)
-        report.update("mapping", 1, 1)
+        mapped = _map(cache, names, views, pairs, one_camera, report)
         clock.lap("mapping")
     if out is not None:
         listed = [{"name": photo.name, "path": str(photo.path), "digest": photo.digest} for photo in photos]
@@ -239,7 +237,12 @@ def _blocks(pairs: Sequence[Pair]) -> Iterator[list[Pair]]:
 
 
 def _map(
-    cache: CollectionCache, names: Sequence[str], views: Sequence[View], pairs: Sequence[Pair], one_camera: bool
+    cache: CollectionCache,
+    names: Sequence[str],
+    views: Sequence[View],
+    pairs: Sequence[Pair],
+    one_camera: bool,
+    report: Reporter,
 ) -> list[tuple[dict[str, Camera], Tracks]]:
     """Cameras and tracks of every connected part, in pixels of the views."""
     from unposed.io.colmap_mapping import map_matches  # pycolmap takes a while to import
@@ -264,6 +267,7 @@ def _map(
         [merged.of_view(k) for k in range(len(views))],
         indices,
         one_camera=one_camera,
+        progress=lambda done, total: report.update("mapping", done, total),
     )
     return [(model.cameras, model.tracks) for model in models]
 
