@@ -7,22 +7,25 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from unposed.geometry.essential import fundamental_inliers
 from unposed.models.flow import Picture
 from unposed.models.sift import detect, match
 
 LARGEST_SIDE = 1000
 """Pixels of the longer side at which keypoints are looked for."""
-SAME_ROW = 2.0
+SAME_ROW = 1.5
 """Rows, at that size, by which two ends of a match of a rectified pair may differ."""
 KEYPOINTS = 2000
 FEWEST = 20
-"""Matches below which nothing can be said."""
+"""Matches that obey one epipolar geometry, below which nothing can be said."""
+EPIPOLAR_ERROR = 1.0
+"""Pixels, at that size."""
 _MARGIN, _MARGIN_SHARE, _UNKNOWN_SHARE = 16.0, 1.25, 0.25
 
 
 @dataclass(frozen=True, eq=False)
 class RowMatches:
-    """Matches of a pair of one size, as the stereo camera sees them; in pixels of the photos."""
+    """Matches of a pair of one size that obey one epipolar geometry, whichever it is; in pixels of the photos."""
 
     disparity: Float[Tensor, "n"]
     """x in the left photo less x in the right one."""
@@ -34,9 +37,14 @@ class RowMatches:
     """Of the photos."""
 
     @property
+    def enough(self) -> bool:
+        """Whether there are enough to say anything."""
+        return len(self.disparity) >= FEWEST
+
+    @property
     def typical_offset(self) -> float:
         """Median difference of rows; 0 where there are too few matches to tell."""
-        return float(self.rows_apart.abs().median()) if len(self.rows_apart) >= FEWEST else 0.0
+        return float(self.rows_apart.abs().median()) if self.enough else 0.0
 
     @property
     def in_rows(self) -> Float[Tensor, "m"]:
@@ -67,5 +75,7 @@ def match_rows(left: Picture, right: Picture) -> RowMatches:
     small = [torch.from_numpy(cv2.resize(x.numpy(), size, interpolation=cv2.INTER_AREA)) for x in (left, right)]
     found = [detect(picture, KEYPOINTS) for picture in small]
     pairs = match(*found)
-    offset = (found[1].points[pairs[:, 1]] - found[0].points[pairs[:, 0]]) / factor
+    points = [keypoints.points[column] for keypoints, column in zip(found, pairs.T, strict=True)]
+    obeying = fundamental_inliers(points[0], points[1], size[::-1], EPIPOLAR_ERROR)
+    offset = (points[1] - points[0])[obeying] / factor
     return RowMatches(-offset[:, 0], offset[:, 1], SAME_ROW / factor, width)

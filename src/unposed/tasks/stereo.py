@@ -97,6 +97,8 @@ def stereo(
     pictures = load_alike(photos[0], photos[1], "A rectified pair")
     loaded = load_stereo_model(model, device) if isinstance(model, str | Path) else model
     rows = match_rows(*pictures)
+    if not rows.enough:
+        report.say("too few points match to tell whether the photos are rectified")
     if rows.typical_offset > rows.same_row:
         raise UserError(
             f"The photos are not rectified: matching points lie {rows.typical_offset:.0f} rows apart; rectify the pair "
