@@ -1,5 +1,6 @@
 """Keypoints of every view from the matches of many pairs: the same place in a view is one keypoint."""
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -35,20 +36,32 @@ class Keypoints:
 
 def merge_keypoints(matches: Mapping[Pair, Matches]) -> Keypoints:
     """Keypoints of all views and the matches between them."""
-    rows: list[np.ndarray] = [np.zeros((0, 3))]
+    places: dict[int, list[np.ndarray]] = defaultdict(list)
     for (i, j), found in matches.items():
-        for view, points in ((i, found.points_a), (j, found.points_b)):
-            rows.append(np.column_stack([np.full(len(points), view), points.double().numpy()]))
-    table = np.concatenate(rows)
-    quantised = np.column_stack([table[:, 0], np.rint(table[:, 1:] * QUANTUM)]).astype(np.int64)
-    keys, first, inverse = np.unique(quantised, axis=0, return_index=True, return_inverse=True)
-    blocks = np.split(inverse.reshape(-1), np.cumsum([len(block) for block in rows]))[1:-1]
-    links = [torch.from_numpy(np.column_stack([a, b])) for a, b in zip(blocks[::2], blocks[1::2], strict=True)]
+        places[i].append(found.points_a.double().numpy())
+        places[j].append(found.points_b.double().numpy())
+    views, pixels, rows, count = [], [], {}, 0
+    for view in sorted(places):
+        blocks = places[view]
+        kept, inverse = _distinct(np.concatenate(blocks))
+        rows[view] = iter(np.split(inverse + count, np.cumsum([len(block) for block in blocks])[:-1]))
+        views.append(np.full(len(kept), view))
+        pixels.append(kept)
+        count += len(kept)
+    links = {(i, j): torch.from_numpy(np.column_stack([next(rows[i]), next(rows[j])])) for i, j in matches}
     return Keypoints(
-        torch.from_numpy(keys[:, 0].copy()),
-        torch.from_numpy(table[first, 1:]).float(),
-        dict(zip(matches, links, strict=True)),
+        torch.from_numpy(np.concatenate([np.zeros(0, np.int64), *views])),
+        torch.from_numpy(np.concatenate([np.zeros((0, 2)), *pixels])).float(),
+        links,
     )
+
+
+def _distinct(places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The first of every group of places (n, 2) that are one, by x and then y, and the group of each place."""
+    quantised = np.rint(places * QUANTUM).astype(np.int64)
+    keys = (quantised[:, 0] << 32) + quantised[:, 1]
+    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    return places[first], inverse.reshape(-1)
 
 
 def one_to_one(links: Int64[Tensor, "matches 2"], confidence: Float[Tensor, "matches"]) -> Int64[Tensor, "kept"]:
