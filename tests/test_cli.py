@@ -13,7 +13,7 @@ from unposed import __version__, cli
 
 VERBS = (
     *("reconstruct", "view", "demo", "models", "synth", "train", "eval"),
-    *("depth", "match", "pose", "intrinsics", "localize"),
+    *("depth", "match", "pose", "intrinsics", "localize", "stereo", "flow"),
 )
 
 
