@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from PIL import Image
 
 from tests.parity.dust3r_images import save
 from tests.parity.harness import Case, runs
@@ -9,6 +10,7 @@ from unposed.evaluation.pose import direction_error, pose_auc, rotation_error
 from unposed.evaluation.relative_pose import mean_accuracy, share_below
 from unposed.geometry.transforms import invert_rigid
 from unposed.io.photos import ImageRule, make_view
+from unposed.train.crop import PosedImage, training_view
 from unposed.train.reloc3r_losses import direction_angles, pose_loss, rotation_angles
 
 
@@ -62,3 +64,14 @@ def metrics(case: Case) -> None:
     case.check("maa", [mean_accuracy(turn, direction, limit) for limit in case.params["thresholds"]])
     limits = case.params["rra_rta_thresholds"]
     case.check("rra_rta", [[share_below(error, limit) for error in (turn, direction)] for limit in limits])
+
+
+@runs("reloc3r", "dataset_crop*")
+def dataset_crop(case: Case) -> None:
+    for suffix in ("", "_portrait"):
+        image, intrinsics = case.inputs[f"image{suffix}"], case.inputs[f"K{suffix}"]
+        view = PosedImage(image, np.zeros(image.shape[:2], np.float32), intrinsics)
+        rng = np.random.default_rng(case.params["rng_seed"])
+        made = training_view(view, tuple(case.params["resolution"]), rng, enlarge=Image.Resampling.LANCZOS)
+        case.check(f"img{suffix}", made.image)
+        case.check(f"K_out{suffix}", made.intrinsics)

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from PIL import Image
 
 from unposed.train.crop import PosedImage, training_view
 
@@ -45,3 +46,14 @@ def test_focal_jitter_zooms_in_only():
     }
     assert len(zoomed) > 3
     assert min(zoomed) >= plain - 1e-3
+
+
+def test_the_filter_for_small_photos_can_be_chosen_and_leaves_large_ones_alone():
+    step = ramp(120, 90, (60.0, 45.0))
+    step.image[:, 60:] = 255
+    for resolution, differ in (((160, 112), True), ((64, 48), False)):
+        made = [
+            training_view(step, resolution, np.random.default_rng(0), enlarge=how).image
+            for how in (Image.Resampling.BICUBIC, Image.Resampling.LANCZOS)
+        ]
+        assert (made[0] != made[1]).any() == differ

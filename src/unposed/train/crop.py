@@ -30,13 +30,13 @@ class PosedImage:
         intrinsics[:2, 2] -= left, top
         return replace(self, image=self.image[rows, columns], depth=self.depth[rows, columns], intrinsics=intrinsics)
 
-    def resized(self, scale: float) -> "PosedImage":
-        """Scaled to floor(size * scale): colours by Lanczos (down) or bicubic (up), depth by nearest neighbour.
+    def resized(self, scale: float, enlarge: Image.Resampling = Image.Resampling.BICUBIC) -> "PosedImage":
+        """Scaled to floor(size * scale): colours by Lanczos (down) or ``enlarge`` (up), depth by nearest neighbour.
 
         Sparse depth goes where its pixels go, the nearest to the camera first.
         """
         width, height = (int(np.floor(side * scale)) for side in self.size)
-        method = Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC
+        method = Image.Resampling.LANCZOS if scale < 1 else enlarge
         image = np.asarray(Image.fromarray(self.image).resize((width, height), method))
         if self.sparse:
             depth = _scattered(self.depth, (width, height), scale)
@@ -49,13 +49,17 @@ class PosedImage:
 
 
 def training_view(
-    view: PosedImage, resolution: tuple[int, int], rng: np.random.Generator, focal_jitter: int = 0
+    view: PosedImage,
+    resolution: tuple[int, int],
+    rng: np.random.Generator,
+    focal_jitter: int = 0,
+    enlarge: Image.Resampling = Image.Resampling.BICUBIC,
 ) -> PosedImage:
     """The photo at exactly ``resolution`` (width >= height), or at its transpose for a portrait photo.
 
     Crops symmetrically around the principal point, picks the orientation (a coin for nearly square photos), scales
     just enough to cover the target and crops its centre. ``focal_jitter`` k > 0 scales to a target up to k - 1 pixels
-    larger, which varies the focal length.
+    larger, which varies the focal length. ``enlarge`` is the filter for photos that are too small (Reloc3r: Lanczos).
     """
     view = _centred_on_principal_point(view)
     width, height = view.size
@@ -64,7 +68,7 @@ def training_view(
     if height > 1.1 * width or (nearly_square and rng.integers(2)):
         target = target[::-1]
     covered = target + (rng.integers(focal_jitter) if focal_jitter else 0)
-    view = view.resized(float((covered / view.size).max()) + 1e-8)
+    view = view.resized(float((covered / view.size).max()) + 1e-8, enlarge)
     centre = view.intrinsics[:2, 2]  # ties of half a pixel fall as the float32 principal point has them
     left, top = np.rint(centre - _centre_after(centre, 1.0, np.array(view.size) - target)).astype(int)
     return view.cropped(int(left), int(top), int(target[0]), int(target[1]))
