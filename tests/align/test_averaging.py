@@ -112,6 +112,22 @@ def test_cameras_in_one_row_leave_the_place_along_it_open(degrees):
     )
 
 
+@pytest.mark.parametrize("count", [2, 3, 5, 10])
+def test_a_noisy_row_of_cameras_is_not_believed_either(count):
+    believed, misplaced = 0, 0
+    for seed in range(20):
+        row = torch.zeros(count, 3, dtype=torch.float64)
+        row[:, 0] = torch.linspace(1, 3, count)
+        world = rigid(torch.eye(3, dtype=torch.float64).expand(count, 3, 3), row)
+        relative = invert_rigid(world)
+        relative[:, :3, 3] = (matrix_from_axis_angle(_noise(count, 2.0, seed)) @ relative[:, :3, 3:]).squeeze(-1)
+        found = average_poses(world, relative)
+        believed += found.reliable
+        misplaced += float(found.world_from_camera[:3, 3].norm()) > 20
+    assert believed <= 1
+    assert misplaced <= 1
+
+
 def test_one_reference_or_none_is_not_enough():
     world, relative, query = _problem(1)
     found = average_poses(world, relative)

@@ -4,6 +4,9 @@ Of a relative pose only the rotation and the direction of the translation are us
 rotation of the query and one line through its own centre that the query's centre lies on; rotations are averaged by
 their median, the centre is the point nearest to all lines. Two lines are needed that are not parallel: where all
 cameras stand in one row with the query, its place along the row cannot be known, and the answer says so.
+
+Of the lengths the answer needs none, so it does not matter that networks regress directions only; the unit of the
+answer is that of the references.
 """
 
 import math
@@ -23,9 +26,10 @@ WORST_ROTATION, WORST_DIRECTION = 10.0, 10.0
 """Degrees by which a reference may differ from the answer, and not 5 times as much as most do, to be counted."""
 LEAST_TO_VOTE = 4
 """References from which those that contradict the others are found out; of fewer nobody knows which is wrong."""
-PARALLEL = 2.0
-"""Degrees; lines that differ less than this on average do not tell where along them the camera stands."""
-_OPEN = math.sin(math.radians(PARALLEL)) ** 2
+PARALLEL = 0.5
+"""Degrees; lines that differ less than this on average meet nowhere."""
+NEARLY_PARALLEL = 4.0
+"""Degrees; where they differ less than this, errors of the relative poses may decide where they meet."""
 _MEETINGS = 2000
 """Points where two lines meet that are tried, evenly picked among all."""
 TYPICAL_ERROR = 1.0
@@ -121,7 +125,7 @@ def nearest_point(starts: Float[Tensor, "*batch n 3"], directions: Float[Tensor,
     middle = starts.mean(-2)
     moment = (across @ (starts - middle[..., None, :])[..., None]).sum(-3)
     values, axes = torch.linalg.eigh(across.sum(-3))
-    told = values > starts.shape[-2] * _OPEN
+    told = values > starts.shape[-2] * math.sin(math.radians(PARALLEL)) ** 2
     steps = torch.where(told, (axes.mT @ moment).squeeze(-1) / values.clamp(min=1e-12), 0.0)
     return middle + (axes @ steps[..., None]).squeeze(-1)
 
@@ -197,7 +201,8 @@ def _centre_uncertainty(starts: Tensor, directions: Tensor, centre: Float[Tensor
     """Standard error of the centre along its worst axis, from how well the lines meet and under which angles."""
     across = _across(directions)
     lines = int((directions.norm(dim=-1) > 0).sum())
-    if lines < 2 or float(torch.linalg.eigvalsh(across.mean(0))[0]) <= _OPEN:
+    least = math.sin(math.radians(NEARLY_PARALLEL)) ** 2
+    if lines < 2 or float(torch.linalg.eigvalsh(across.mean(0))[0]) < least:
         return math.inf
     freedom = max(2 * lines - 3, 1)
     noise = math.sqrt(float(torch.deg2rad(_angles(centre, starts, directions)).square().sum()) / freedom)
@@ -217,8 +222,8 @@ def _objection(
         return f"only {agreeing} of {usable} references agree: the photo may show another place"
     if math.isinf(spread):
         return (
-            "the references stand in one row with the photo, or in one place: its rotation may be right, its place "
-            "along the row is unknown"
+            "the references stand in one row with the photo, or close together and far from it: its rotation may be "
+            "right, its distance is unknown"
         )
     if turn > WORST_ROTATION:
         return f"the references differ in the photo's rotation by about {turn:.0f} degrees"
