@@ -75,8 +75,8 @@ def memory_needed(views: Sequence[View]) -> float:
     return _FIXED_BYTES + _BYTES_PER_PIXEL * sum(view.size[0] * view.size[1] for view in views)
 
 
-_FIXED_BYTES, _BYTES_PER_PIXEL = 1.2e9, 60
-"""Measured: features in flight and libraries; and of every view pixel image, depth, confidence and exports."""
+_FIXED_BYTES, _BYTES_PER_PIXEL = 0.9e9, 105
+"""Measured: libraries and features in flight; of every pixel of the views image, depth, confidence and, most, exports."""
 
 
 def map_collection(
