@@ -76,7 +76,7 @@ def memory_needed(views: Sequence[View]) -> float:
 
 
 _FIXED_BYTES, _BYTES_PER_PIXEL = 0.9e9, 105
-"""Measured: libraries and features in flight; of every pixel of the views image, depth, confidence and, most, exports."""
+"""Measured: libraries and features in flight; of every pixel of the views image, maps and, most of all, exports."""
 
 
 def map_collection(
