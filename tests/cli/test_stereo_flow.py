@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from tests.models.tiny_croco import write_tiny_croco
-from tests.stereo_pair import BASELINE, stereo_pair
+from tests.stereo_pair import stereo_pair
 from tests.test_cli import outcome
 
 
@@ -19,7 +19,7 @@ def photos(tmp_path, monkeypatch):
 
 
 def test_stereo_with_depth_and_a_picture(photos, capsys, monkeypatch):
-    camera = ["--focal", str(stereo_pair().focal), "--baseline", str(BASELINE)]
+    camera = ["--focal", str(stereo_pair().focal), "--baseline", str(stereo_pair().baseline)]
     arguments = ["stereo", "l.png", "r.png", "--out", "s.npz", "--picture", "s.jpg", "--json", "--quiet", *camera]
     status, printed, _ = outcome(capsys, monkeypatch, *arguments)
     assert status == 0
@@ -27,7 +27,9 @@ def test_stereo_with_depth_and_a_picture(photos, capsys, monkeypatch):
     assert (facts["width"], facts["height"], facts["model"]) == (320, 240, "classic")
     assert facts["files"] == ["s.npz", "s.jpg"]
     assert 0.5 < facts["known"] <= 1
-    assert facts["median_depth"] == pytest.approx(stereo_pair().focal * BASELINE / facts["median_disparity"], rel=1e-3)
+    assert facts["median_depth"] == pytest.approx(
+        stereo_pair().focal * stereo_pair().baseline / facts["median_disparity"], rel=1e-3
+    )
     with np.load("s.npz") as saved:
         assert saved["disparity"].shape == saved["confidence"].shape == saved["depth"].shape == (240, 320)
     assert Image.open("s.jpg").size == (320, 240)

@@ -11,6 +11,7 @@ def test_a_rectified_pair_has_matches_in_rows_and_a_range_that_holds_them():
     pair = stereo_pair()
     rows = match_rows(pair.left, pair.right)
     assert rows.enough
+    assert rows.rectified
     assert rows.typical_offset < 0.5
     assert not rows.swapped
     inside = (pair.disparity[pair.seen] <= rows.largest_disparity).float().mean()
@@ -26,7 +27,8 @@ def test_shifted_and_rolled_photos_are_noticed(rows, degrees):
     matrix[1, 2] += rows
     moved = cv2.warpAffine(pair.right.numpy(), matrix, (320, 240), borderMode=cv2.BORDER_REFLECT)
     found = match_rows(pair.left, torch.from_numpy(moved))
-    assert found.typical_offset > found.same_row
+    assert found.enough
+    assert not found.rectified
 
 
 def test_lengths_are_pixels_of_large_photos_too(monkeypatch):
@@ -45,5 +47,12 @@ def test_photos_without_anything_in_common_say_nothing():
     for pair in ((flat, flat), (noise, stereo_pair().right)):
         rows = match_rows(*pair)
         assert not rows.enough
-        assert rows.typical_offset == 0
+        assert rows.rectified
         assert rows.largest_disparity == 80
+
+
+def test_a_pair_that_hardly_overlaps_is_not_taken_for_an_unrectified_one():
+    """So near that a tenth of the left photo is in the right one: the best geometry may be a wrong one."""
+    pair = stereo_pair(0)
+    assert pair.seen.float().mean() < 0.15
+    assert match_rows(pair.left, pair.right).rectified

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 import unposed
-from tests.stereo_pair import BASELINE, stereo_pair
+from tests.stereo_pair import stereo_pair
 from unposed.errors import UserError
 from unposed.io.flow_files import read_disparity
 from unposed.models.flow import DisparityPrediction
@@ -13,7 +13,7 @@ from unposed.tasks.stereo import depth_from_disparity
 @pytest.fixture(scope="module")
 def result():
     pair = stereo_pair()
-    return unposed.stereo(pair.left.numpy(), pair.right.numpy(), focal=pair.focal, baseline=BASELINE)
+    return unposed.stereo(pair.left.numpy(), pair.right.numpy(), focal=pair.focal, baseline=pair.baseline)
 
 
 def test_disparity_and_depth_of_an_exact_pair(result):

@@ -99,10 +99,10 @@ def stereo(
     rows = match_rows(*pictures)
     if not rows.enough:
         report.say("too few points match to tell whether the photos are rectified")
-    if rows.typical_offset > rows.same_row:
+    if not rows.rectified:
         raise UserError(
-            f"The photos are not rectified: matching points lie {rows.typical_offset:.0f} rows apart; rectify the pair "
-            "first, or use `unposed depth` for photos of a camera that moved freely."
+            f"The photos are not rectified: matching points lie {rows.typical_offset:.0f} rows apart; rectify the "
+            "pair first, or use `unposed depth` for photos of a camera that moved freely."
         )
     if rows.swapped:
         raise UserError(
