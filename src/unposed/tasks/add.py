@@ -1,7 +1,7 @@
 """More photos for a scene of the sparse road: only pairs with a new photo are matched, then all is mapped again."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,10 +42,12 @@ def add(
     run = _read_run(scene)
     old = {row["path"]: row["name"] for row in run["photos"]}
     given = [photos] if isinstance(photos, str | Path) else list(photos)  # type: ignore[arg-type]
-    found = find_photos([*old, *given])
-    joined = _named(found.photos, old)
-    if len(joined) == len(old):
+    found = find_photos(given)
+    settled = frozenset(row["digest"] for row in run["photos"])
+    new = [photo for photo in found.photos if photo.digest not in settled]
+    if not new:
         raise UserError(f"{', '.join(map(str, given))} holds no photo that {scene} has not: give new ones.")
+    joined = _named(find_photos(list(old)).photos, new, old)
     for skipped in found.skipped:
         report.say(f"skipped {skipped.name}: {skipped.reason}")
     asked = run["model"] if model is None else model
@@ -63,7 +65,7 @@ def add(
         one_camera=(could_share(joined) if one_camera is None else one_camera) is not False,
         report=report,
         remembered={"model": run["model"], "one_camera": one_camera},
-        settled=frozenset(row["digest"] for row in run["photos"]),
+        settled=settled,
     )
     source = f"{scene} and {', '.join(map(str, given))}"
     return gather(mapped.scenes, views, provenance_of(found, source, "auto", mapped.pairs, mapped.seconds))
@@ -79,19 +81,13 @@ def _read_run(scene: Path) -> dict:
         ) from error
 
 
-def _named(photos: Sequence[Photo], old: dict[str, str]) -> list[Photo]:
-    """The photos of the scene under their names and in their order, then the new ones under names that are free."""
-    by_path = {str(photo.path): photo for photo in photos}
-    named = [replace(by_path[path], name=name) for path, name in old.items() if path in by_path]
-    taken = set(old.values())
-    for path, photo in by_path.items():
-        if path in old:
-            continue
-        name, parts = Path(path).name, len(Path(path).parts)
-        for depth in range(2, parts + 1):
-            if name not in taken:
-                break
-            name = "/".join(Path(path).parts[-depth:])
+def _named(photos: Sequence[Photo], new: Sequence[Photo], names: Mapping[str, str]) -> list[Photo]:
+    """The photos of the scene under their names (by path), then the new ones under names that are free."""
+    named = [replace(photo, name=names[str(photo.path)]) for photo in photos]
+    taken = set(names.values())
+    for photo in new:
+        parts = Path(str(photo.path)).parts
+        name = next(name for k in range(1, len(parts) + 1) if (name := "/".join(parts[-k:])) not in taken)
         taken.add(name)
         named.append(replace(photo, name=name))
     return named

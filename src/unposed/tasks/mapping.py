@@ -75,7 +75,7 @@ def memory_needed(views: Sequence[View]) -> float:
     return _FIXED_BYTES + _BYTES_PER_PIXEL * sum(view.size[0] * view.size[1] for view in views)
 
 
-_FIXED_BYTES, _BYTES_PER_PIXEL = 0.9e9, 105
+_FIXED_BYTES, _BYTES_PER_PIXEL = 0.7e9, 120
 """Measured: libraries and features in flight; of every pixel of the views image, maps and, most of all, exports."""
 
 
