@@ -44,6 +44,16 @@ def test_disturbed_cameras_come_back() -> None:
     assert len(focals) == 1
 
 
+def test_cameras_that_already_explain_everything_within_two_pixels_still_gain() -> None:
+    views, cameras = ring(6)
+    matches = exact_matches(cloud(300), views, cameras, noise=0.05)
+    rough = _disturbed(cameras, angle=0.0, focal=1.005)
+    result = refine(matches, views, rough, shared_intrinsics=True)
+    assert result.explained_before == 1
+    assert result.kept
+    assert abs(float(result.cameras[0].intrinsics[0, 0] / cameras[0].intrinsics[0, 0]) - 1) < 0.001
+
+
 def test_exact_cameras_are_not_made_worse() -> None:
     views, cameras = ring(4)
     matches = exact_matches(cloud(100), views, cameras, noise=0.5)

@@ -17,6 +17,7 @@ _MOST_ZOOM = 1.5
 """A focal length that bundle adjustment moves by more than this factor has run away, as it does where the photos hardly
 tell it (a camera that only turns, a small baseline): then the focal lengths stay and only the poses are adjusted."""
 _EXPLAINED = 2.0  # pixels of the view: a match within this of its epipolar line is explained by the cameras
+_FINER = (0.25, 0.5, 1.0, 2.0)  # what decides: where nearly all matches are within 2 pixels, how far within
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +30,7 @@ class Refinement:
     """Share of all matches within two view pixels of their epipolar line, with the cameras that came in."""
     explained_after: float
     kept: bool
-    """False: the adjusted cameras explained fewer matches, and the cameras are those that came in."""
+    """False: the adjusted cameras explained the matches less well, and the cameras are those that came in."""
 
 
 def refine(
@@ -54,7 +55,7 @@ def refine(
         if _largest_zoom(cameras, adjusted) > _MOST_ZOOM:
             adjusted = _adjusted(matches, views, cameras, True, shared_intrinsics, fixed_poses)
     after = explained_share(matches, views, adjusted)
-    kept = after > before
+    kept = explained_share(matches, views, adjusted, _FINER) > explained_share(matches, views, cameras, _FINER)
     final = adjusted if kept else list(cameras)
     return Refinement(final, triangulated_tracks(matches, views, final), before, after, kept)
 
@@ -88,9 +89,17 @@ def _largest_zoom(before: Sequence[Camera], after: Sequence[Camera]) -> float:
     return max(max(ratio, 1 / ratio) if ratio > 0 else float("inf") for ratio in ratios)
 
 
-def explained_share(matches: Mapping[Pair, Matches], views: Sequence[View], cameras: Sequence[Camera]) -> float:
-    """Share of matches that lie within two view pixels of both epipolar lines; needs no tracks, so it judges fairly."""
-    explained, total = 0, 0
+def explained_share(
+    matches: Mapping[Pair, Matches],
+    views: Sequence[View],
+    cameras: Sequence[Camera],
+    bounds: Sequence[float] = (_EXPLAINED,),
+) -> float:
+    """Share of matches within a bound (view pixels) of both epipolar lines, the mean over ``bounds``.
+
+    It needs no tracks, so it judges fairly.
+    """
+    explained, total = 0.0, 0
     for (i, j), found in matches.items():
         if len(found.confidence) == 0:
             continue
@@ -98,7 +107,7 @@ def explained_share(matches: Mapping[Pair, Matches], views: Sequence[View], came
         b = map_pixels(views[j].original_from_view, found.points_b.double())
         distance = _epipolar_distance(_fundamental(cameras[i], cameras[j]), a, b)
         scale = max(float(views[k].original_from_view[0, 0]) for k in (i, j))
-        explained += int((distance <= _EXPLAINED * scale).sum())
+        explained += float((distance[:, None] <= scale * distance.new_tensor(bounds)).double().mean(1).sum())
         total += len(a)
     return explained / max(total, 1)
 
