@@ -36,8 +36,8 @@ class NeighbourIndex:
         self._largest = lifted.norm(dim=1).max() if len(lifted) else lifted.new_zeros(())
         half = reference.dtype == torch.float32 and reference.device.type == "cpu" and fast_bfloat16(reference.device)
         self._coarse = self._columns.to(torch.bfloat16) if half else self._columns
-        # bfloat16 rounds each factor and the sum by at most 2^-9 of it: together below 2^-7 of the norms' product.
-        self._rounding = 2.0**-7 if half else 8 * torch.finfo(reference.dtype).eps
+        # bfloat16 rounds each factor and the sum by at most 2^-8 of it: together below 2^-6 of the norms' product.
+        self._rounding = 2.0**-6 if half else 8 * torch.finfo(reference.dtype).eps
 
     def nearest(self, query: Float[Tensor, "queries channels"]) -> Int[Tensor, "queries"]:
         """Index of the nearest reference of every query."""
