@@ -18,7 +18,7 @@ from unposed.models.sift import Keypoints
 from unposed.scene import Scene
 from unposed.tasks import mapping
 from unposed.tasks.add import add
-from unposed.tasks.mapping import takes_sparse_road
+from unposed.tasks.mapping import maps_matches
 from unposed.tasks.outputs import write_outputs
 from unposed.tasks.reconstruct import reconstruct
 from unposed.tasks.synth import synthesize
@@ -165,12 +165,12 @@ def test_photos_of_nothing_in_common_are_a_clear_error(tabletop: Path, street: P
 
 def test_which_road_is_taken() -> None:
     model = Classic()
-    assert not takes_sparse_road("auto", model, 30, cameras_known=False)
-    assert takes_sparse_road("auto", model, 31, cameras_known=False)
-    assert not takes_sparse_road("auto", model, 31, cameras_known=True)
-    assert not takes_sparse_road("dense", model, 31, cameras_known=False)
-    assert takes_sparse_road("sparse", model, 2, cameras_known=False)
+    assert not maps_matches("auto", model, 30, cameras_known=False)
+    assert maps_matches("auto", model, 31, cameras_known=False)
+    assert not maps_matches("auto", model, 31, cameras_known=True)
+    assert not maps_matches("dense", model, 31, cameras_known=False)
+    assert maps_matches("sparse", model, 2, cameras_known=False)
     with pytest.raises(UserError, match="known cameras"):
-        takes_sparse_road("sparse", model, 2, cameras_known=True)
+        maps_matches("sparse", model, 2, cameras_known=True)
     with pytest.raises(UserError, match="auto, dense or sparse"):
-        takes_sparse_road("long", model, 2, cameras_known=False)
+        maps_matches("long", model, 2, cameras_known=False)

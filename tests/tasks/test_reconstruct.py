@@ -52,6 +52,20 @@ def test_few_photos_zoomed_or_not_stay_exact_through_bundle_adjustment(tmp_path:
     assert errors["focal_error_median"] < 2e-3
 
 
+def test_networks_go_the_sparse_road_too(tmp_path: Path) -> None:
+    truth = rendered(4, 0)
+    write_photos(tmp_path / "photos", truth)
+    scene = reconstruct(tmp_path / "photos", model=PerfectModel(truth, 128), road="sparse")
+    errors = score_cameras(scene.cameras, true_cameras(truth))
+    assert errors["registered"] == 4
+    assert errors["auc@5"] > 0.98
+    assert errors["focal_error_median"] < 5e-3
+    depth, exact = scene["0.png"].depth, truth.depth[0, 0]
+    known = (depth > 0) & (exact > 0)
+    ratio = depth[known] / exact[known]
+    assert float((ratio / ratio.median() - 1).abs().median()) < 0.01
+
+
 def test_photos_that_nothing_connects_are_not_glued_on(photos: Path, truth: RenderedViews) -> None:
     scene = reconstruct(photos, model=PerfectModel(truth, blind=frozenset({"2.png"})), bundle=False)
     assert "2.png" not in scene.cameras

@@ -3,7 +3,7 @@ averaging over ALL pairs, instead of trusting one spanning tree as DUSt3R does (
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,14 +73,19 @@ def maximum_spanning_tree(pairs: Int[Tensor, "pairs 2"], scores: Float[Tensor, "
 
 
 def focals_agree(samples: Samples) -> bool:
-    """Whether one focal can be that of all views: few views' own estimates are far from the median of all."""
+    """Whether one focal can be that of all views, by what their pairs say of each."""
     valid = samples.focal.isfinite()
     first = samples.pairs[:, 0]
     views = first[valid].unique()
     if len(views) == 0:
         return True
     estimates = [valid & (first == view) for view in views]
-    focals = torch.tensor([_weighted_median(samples.focal[mine], samples.score[mine]) for mine in estimates])
+    return one_focal_fits([_weighted_median(samples.focal[mine], samples.score[mine]) for mine in estimates])
+
+
+def one_focal_fits(estimates: Sequence[float]) -> bool:
+    """Whether few of the views' own focals are far from the median of all."""
+    focals = torch.tensor(estimates)
     away = (focals / focals.median()).log().abs() > math.log(ZOOM)
     return float(away.float().mean()) <= ZOOMED_SHARE
 

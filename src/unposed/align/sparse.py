@@ -21,6 +21,7 @@ from unposed.align.anchored import AnchoredMatches, anchor_matches
 from unposed.align.canonical import STRIDE, CanonicalSums, CanonicalView
 from unposed.align.dense import Alignment
 from unposed.align.graph import connected_components
+from unposed.align.initialise import one_focal_fits
 from unposed.align.matching import matches_both_ways, pair_matches
 from unposed.align.reciprocal import match_symmetric
 from unposed.align.sampling import Progress, principal_point, side_of
@@ -61,7 +62,7 @@ def sparse_align(
     *,
     known_intrinsics: Mapping[int, Float[Tensor, "3 3"]] | None = None,
     known_poses: Mapping[int, Float[Tensor, "4 4"]] | None = None,
-    shared_focal: bool = False,
+    shared_focal: bool | None = False,
     free_principal_point: bool = False,
     min_matches: int = MIN_MATCHES,
     stride: int = STRIDE,
@@ -161,7 +162,7 @@ class _Solver:
     canonical: dict[int, CanonicalView]
     known_intrinsics: dict[int, Tensor]
     known_poses: dict[int, Tensor]
-    shared_focal: bool
+    shared_focal: bool | None
     free_principal_point: bool
     progress: Progress | None
 
@@ -184,7 +185,7 @@ class _Solver:
             start = _fix_poses(start, known)
         free = torch.tensor([view not in self.known_intrinsics for view in members])
         fixed = torch.tensor([len(known) > 1 and k in known for k in range(len(members))])
-        freedom = Freedom(free, self.shared_focal, free & self.free_principal_point, ~fixed)
+        freedom = Freedom(free, self._shares_focal(members), free & self.free_principal_point, ~fixed)
         solution = solve_sparse(data, start, freedom, self.progress)
         used = {(members[i], members[j]): found for (i, j), found in inside.items()}
         return [self._alignment(members, data, solution, known, used)]
@@ -205,6 +206,12 @@ class _Solver:
             parts += self.component([members[k] for k in part], matches)
         return parts
 
+    def _shares_focal(self, members: Sequence[int]) -> bool:
+        """Whether the views hold one focal; where nobody says, when their canonical pointmaps agree on one."""
+        if self.shared_focal is not None:
+            return self.shared_focal
+        return one_focal_fits(self._base_focals(members).tolist())
+
     def _base_focals(self, members: Sequence[int]) -> Float[Tensor, "views"]:
         """Focals that the canonical pointmaps imply; of a map that tells nothing, the picture's longer side."""
         focals = [float(self.canonical[view].focal(principal_point(self.views[view]))) for view in members]
@@ -219,7 +226,7 @@ class _Solver:
         """Known ones; else the canonical focal, or the mean by confidence where all share it."""
         focal = self._base_focals(members)
         free = torch.tensor([view not in self.known_intrinsics for view in members])
-        if self.shared_focal and bool(free.any()):
+        if self._shares_focal(members) and bool(free.any()):
             weight = torch.stack([self.canonical[view].confidence.mean() for view in members]) * free
             focal = torch.full_like(focal, float((weight * focal).sum() / weight.sum().clamp(min=1e-20)))
         centre = torch.stack([principal_point(self.views[view]) for view in members])

@@ -7,24 +7,15 @@ import os
 import sys
 
 from unposed import __version__
-from unposed.cli import (  # each registers its verb
-    add,
-    depth,
-    eval,
-    flow,
-    intrinsics,
-    localize,
-    match,
-    models,
-    pose,
-    reconstruct,
-    stereo,
-    synth,
-    train,
-    view,
-)
 from unposed.cli.app import app
 from unposed.errors import UserError
+
+# Each module registers its verb, in the order of the help page.
+# isort: off
+from unposed.cli import reconstruct, add, view
+from unposed.cli import depth, match, pose, intrinsics, localize, stereo, flow
+from unposed.cli import models, eval, synth, train
+# isort: on
 
 __all__ = [
     "add",

@@ -50,8 +50,8 @@ def reconstruct(
         one_camera: Whether all photos share one focal length. By default: when they have the same size.
         refine: Adjust the cameras on matched tracks (bundle adjustment); kept only if it is better.
         clean: Lower the confidence of points that stand in front of what other views see.
-        road: dense (depth of every pair, then alignment), sparse (matches, one mapping of all, depth afterwards; for
-            large collections, with mini and classic), or auto: sparse for more than 30 photos.
+        road: dense (depth of every pair, then alignment), sparse (by matches: one mapping and depth afterwards with
+            mini and classic, MASt3R-SfM's alignment with networks), or auto: dense up to 30 photos and with networks.
         device: auto, cpu, cuda, cuda:1 or mps.
         open: Look at the scene in the browser afterwards.
         common: Options of every verb.

@@ -41,18 +41,20 @@ PAIRS_AT_ONCE, PHOTOS_AT_ONCE = 256, 96
 _VIEWS_AT_ONCE = 16
 
 
-def takes_sparse_road(road: str, model: PairModel, photos: int, cameras_known: bool) -> bool:
-    """Whether a reconstruction goes the sparse road; ``auto`` does for many photos, where the model can.
+def maps_matches(road: str, model: PairModel, photos: int, cameras_known: bool) -> bool:
+    """Whether a reconstruction maps verified matches; ``auto`` does for many photos, where the model has them.
+
+    Networks go the sparse road in their own way: their pointmaps are aligned by matches.
 
     Raises:
-        UserError: no such road, or a sparse one that the model or known cameras do not allow.
+        UserError: no such road, or a sparse one that known cameras do not allow.
     """
     if road not in ("auto", "dense", "sparse"):
         raise UserError(f"unknown road {road!r}: use auto, dense or sparse.")
     if road != "sparse":
         return road == "auto" and photos > COMPLETE_UP_TO and isinstance(model, MatchModel) and not cameras_known
     if not isinstance(model, MatchModel):
-        raise UserError(f"the sparse road needs verified matches, which {model.name} has not: use mini or classic.")
+        return False
     if cameras_known:
         raise UserError("the sparse road cannot keep known cameras: leave them out, or take the dense road.")
     return True

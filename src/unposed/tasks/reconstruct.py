@@ -16,6 +16,7 @@ from unposed.align.initialise import ZOOM
 from unposed.align.matching import pair_matches, with_matches
 from unposed.align.multiview import multiview_depth
 from unposed.align.refine import Refinement, refine
+from unposed.align.sparse import sparse_align
 from unposed.errors import UserError
 from unposed.geometry.cameras import project
 from unposed.geometry.transforms import transform_points
@@ -26,7 +27,7 @@ from unposed.models.base import PairModel, SweepModel
 from unposed.models.inference import device_of, predict_pairs
 from unposed.scene import Scene, SceneView
 from unposed.tasks.inputs import as_model, model_identity
-from unposed.tasks.mapping import map_collection, takes_sparse_road
+from unposed.tasks.mapping import map_collection, maps_matches
 from unposed.tasks.pairs import pairs_of_views
 from unposed.tasks.progress import Reporter, Silent, track
 from unposed.views import Camera, Matches, Pair, PairPrediction, Tracks, View
@@ -78,9 +79,10 @@ def reconstruct(
         bundle: refine the cameras by bundle adjustment, keeping the result only if it explains the matches better.
         clean: lower the confidence of points that stand in front of what another view sees (DUSt3R's clean-up); depth
             by plane sweep is checked against the other views as it is made.
-        road: ``dense`` predicts and aligns pointmaps of pairs; ``sparse`` matches pairs, maps all at once and works out
-            depth afterwards, for collections (``tasks/mapping.py``); ``auto`` is sparse for more than
-            ``COMPLETE_UP_TO`` photos of which nothing is known, where the model can.
+        road: ``dense`` predicts and aligns pointmaps of pairs. ``sparse`` goes by matches: those that a model verifies
+            itself are mapped at once, depth afterwards (``tasks/mapping.py``); pointmaps of networks are aligned by
+            matches (``align/sparse.py``, MASt3R-SfM). ``auto`` maps more than ``COMPLETE_UP_TO`` photos of which
+            nothing is known, where the model can, and is dense else.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         report: where progress and warnings go; nowhere by default.
 
@@ -101,7 +103,7 @@ def reconstruct(
     views = make_views(photos, loaded.image_rule)
     timings = {"photos": time.monotonic() - started}
     shared = could_share(photos) if one_camera is None else one_camera
-    if takes_sparse_road(road, loaded, len(views), known != NOTHING_KNOWN):
+    if maps_matches(road, loaded, len(views), known != NOTHING_KNOWN):
         mapped = map_collection(
             photos,
             views,
@@ -133,7 +135,8 @@ def reconstruct(
         step = time.monotonic()
         predicted = _Chosen(cache, pairs)
         known_intrinsics, known_poses = _known_of_views(known, views)
-        alignments = align(
+        solve = sparse_align if road == "sparse" and len(views) > 1 else align
+        alignments = solve(
             views,
             predicted,
             known_intrinsics=known_intrinsics,
