@@ -37,7 +37,7 @@ def match(
         out: File for the matches.
         picture: Also draw two photos with lines between their matches: a .png or .jpg.
         model: Name (see `unposed models`), path to a released file, or auto.
-        graph: Which pairs of many photos: auto, complete, swin-3, logwin-4, oneref-0, or a text file of photo pairs.
+        graph: Which pairs of many photos: auto, complete, swin-3, logwin-4, retrieval-20-10, ..., or a file of pairs.
         verify: Keep the matches that obey a fundamental matrix, an essential matrix, or all.
         fine: Of two photos larger than a network's view: match again between crops (slow without a GPU).
         device: auto, cpu, cuda, cuda:1 or mps.

@@ -43,7 +43,7 @@ def reconstruct(
         photos: A folder, photos, a glob pattern in quotes, or one video.
         out: Folder for the results.
         model: Name (see `unposed models`), path to a released file, or auto.
-        graph: Which pairs to look at: auto, complete, swin-3, logwin-4, oneref-0, or a text file of photo pairs.
+        graph: Which pairs to look at: auto, complete, swin-3, logwin-4, oneref-0, retrieval-20-10, or a file of pairs.
         frames: Of a video: this many frames, evenly spread.
         every: Of a video: every n-th frame.
         cameras: Known cameras to keep: a COLMAP model folder, or a transforms.json.
