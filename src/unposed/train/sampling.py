@@ -103,6 +103,7 @@ class PairLoader:
             batch_size=None,  # an item of the data set is a whole batch
             num_workers=self._workers,
             pin_memory=device.type == "cuda",
+            multiprocessing_context="spawn" if self._workers else None,  # a fork inherits OpenCV's threads, and hangs
             worker_init_fn=_one_thread,
             generator=torch.Generator(),  # seeds the loaders, which draw nothing from it; leaves the global one alone
         )
