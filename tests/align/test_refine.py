@@ -48,7 +48,7 @@ def test_cameras_that_already_explain_everything_within_two_pixels_still_gain() 
     views, cameras = ring(6)
     matches = exact_matches(cloud(300), views, cameras, noise=0.05)
     rough = _disturbed(cameras, angle=0.0, focal=1.005)
-    result = refine(matches, views, rough, shared_intrinsics=True)
+    result = refine(matches, views, rough, shared_intrinsics=True, measured=True)
     assert result.explained_before == 1
     assert result.kept
     assert abs(float(result.cameras[0].intrinsics[0, 0] / cameras[0].intrinsics[0, 0]) - 1) < 0.001

@@ -42,11 +42,14 @@ def refine(
     shared_intrinsics: bool = False,
     fixed_poses: Sequence[int] = (),
     adjust: bool = True,
+    measured: bool = False,
 ) -> Refinement:
     """Alternate triangulation of all tracks and bundle adjustment (Ceres, through pycolmap), tightening the gates.
 
     ``cameras[k]`` is the camera of ``views[k]`` for its original photo; indices in ``matches`` are into ``views``.
-    Poses in ``fixed_poses`` stay exactly as they are. With ``adjust`` off, only the tracks are made.
+    Poses in ``fixed_poses`` stay exactly as they are. With ``adjust`` off, only the tracks are made. ``measured`` says
+    that matches are places found in both pictures, to a fraction of a pixel; then how far within two pixels they lie
+    decides between the cameras. Matches that follow from pointmaps know no better than those.
     """
     before = explained_share(matches, views, cameras)
     adjusted = list(cameras)
@@ -55,7 +58,9 @@ def refine(
         if _largest_zoom(cameras, adjusted) > _MOST_ZOOM:
             adjusted = _adjusted(matches, views, cameras, True, shared_intrinsics, fixed_poses)
     after = explained_share(matches, views, adjusted)
-    kept = explained_share(matches, views, adjusted, _FINER) > explained_share(matches, views, cameras, _FINER)
+    kept = after > before
+    if measured:
+        kept = explained_share(matches, views, adjusted, _FINER) > explained_share(matches, views, cameras, _FINER)
     final = adjusted if kept else list(cameras)
     return Refinement(final, triangulated_tracks(matches, views, final), before, after, kept)
 

@@ -23,7 +23,7 @@ from unposed.geometry.transforms import transform_points
 from unposed.io.atomic import atomic_write
 from unposed.io.pairs_cache import PairCache, run_fingerprint
 from unposed.io.photos import Photo, PhotoSet, find_photos, make_views
-from unposed.models.base import PairModel, SweepModel
+from unposed.models.base import MatchModel, PairModel, SweepModel
 from unposed.models.inference import device_of, predict_pairs
 from unposed.scene import Scene, SceneView
 from unposed.tasks.inputs import as_model, model_identity
@@ -244,7 +244,9 @@ def _component(
     maps, tracks = list(zip(alignment.depth, alignment.confidence, strict=True)), None
     if len(mine) > 1:
         focals = alignment.intrinsics[:, 0, 0]
-        result = _refined(matches, mine, cameras, known, bool((focals == focals[0]).all()), bundle)
+        result = _refined(
+            matches, mine, cameras, known, bool((focals == focals[0]).all()), bundle, isinstance(model, MatchModel)
+        )
         cameras, tracks = result.cameras, result.tracks
         if result.kept:
             maps = [(_rescaled(depth, k, result, mine), sure) for k, (depth, sure) in enumerate(maps)]
@@ -280,6 +282,7 @@ def _refined(
     known: Known,
     shared: bool,
     bundle: bool,
+    measured: bool,
 ) -> Refinement:
     fixed_poses = [k for k, view in enumerate(views) if view.name in known.world_from_camera]
     everything_known = bool(known.intrinsics) and all(view.name in known.intrinsics for view in views)
@@ -291,6 +294,7 @@ def _refined(
         shared_intrinsics=shared,
         fixed_poses=fixed_poses,
         adjust=bundle,
+        measured=measured,
     )
 
 
