@@ -6,7 +6,7 @@ from tests.stereo_pair import stereo_pair
 from unposed.errors import UserError
 from unposed.models.croco import IMAGE_MEAN, IMAGE_STD
 from unposed.models.croco_flow import OVERLAP, CrocoFlow, CrocoStereo, expected_error
-from unposed.models.flow import load_flow_model, load_stereo_model
+from unposed.models.flow_registry import load_flow_model, load_stereo_model
 from unposed.models.tiling import predict_tiled
 
 

@@ -1,4 +1,4 @@
-"""What stereo and optical flow models promise, and how the user's name for one becomes a model.
+"""What stereo and optical flow models promise.
 
 Displacements are in pixels. Disparity d is positive: pixel (x, y) of the left photo is (x - d, y) of the right one; 0
 is unknown. Flow is (x, y): pixel p of picture a is p + flow of picture b. Confidence is 1 / (1 + e) with e the error in
@@ -7,13 +7,11 @@ pixels that the model expects of itself, so it has one meaning for all models: 0
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from unposed.errors import UserError
 from unposed.views import Pair
 
 Picture = UInt8[Tensor, "height width 3"]
@@ -65,37 +63,3 @@ class FlowModel(Protocol):
         ``pairs`` should share a picture.
         """
         ...
-
-
-def load_stereo_model(model: str | Path, device: str = "auto") -> StereoModel:
-    """``classic`` (or ``auto``, which is the same), or the path of a released CroCo-Stereo file.
-
-    Raises:
-        UserError: no such model; a file that is damaged, refused, or of another kind.
-    """
-    from unposed.models.classic_flow import ClassicStereo
-    from unposed.models.croco_flow import CrocoStereo
-
-    if str(model) in ("auto", "classic"):
-        return ClassicStereo()
-    return CrocoStereo.load(_existing(model, "CroCo-Stereo"), device)
-
-
-def load_flow_model(model: str | Path, device: str = "auto") -> FlowModel:
-    """``classic`` (or ``auto``, which is the same), or the path of a released CroCo-Flow file.
-
-    Raises:
-        UserError: no such model; a file that is damaged, refused, or of another kind.
-    """
-    from unposed.models.classic_flow import ClassicFlow
-    from unposed.models.croco_flow import CrocoFlow
-
-    if str(model) in ("auto", "classic"):
-        return ClassicFlow()
-    return CrocoFlow.load(_existing(model, "CroCo-Flow"), device)
-
-
-def _existing(model: str | Path, kind: str) -> Path:
-    if not Path(model).is_file():
-        raise UserError(f"There is no model or file {str(model)!r}; use classic, or the path of a {kind} checkpoint.")
-    return Path(model)

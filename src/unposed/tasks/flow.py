@@ -11,7 +11,8 @@ from torch import Tensor
 from unposed.io.atomic import atomic_write
 from unposed.io.flow_colours import flow_colours
 from unposed.io.flow_files import FLOW_WRITERS
-from unposed.models.flow import FlowModel, load_flow_model
+from unposed.models.flow import FlowModel
+from unposed.models.flow_registry import load_flow_model
 from unposed.tasks.inputs import PhotoLike, as_photo
 from unposed.tasks.pictures import check_suffix, load_alike
 

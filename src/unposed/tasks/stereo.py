@@ -14,7 +14,8 @@ from unposed.errors import UserError
 from unposed.io.atomic import atomic_write
 from unposed.io.flow_colours import disparity_colours
 from unposed.io.flow_files import DISPARITY_WRITERS
-from unposed.models.flow import StereoModel, load_stereo_model
+from unposed.models.flow import StereoModel
+from unposed.models.flow_registry import load_stereo_model
 from unposed.models.rectified import match_rows
 from unposed.tasks.inputs import PhotoLike, as_photo
 from unposed.tasks.pictures import check_suffix, load_alike
