@@ -32,7 +32,7 @@ from unposed.views import Matches, Pair, View
 Verify = Literal["fundamental", "essential", "none"]
 
 NEIGHBOUR_ERROR = 1.5
-"""Epipolar distance in view pixels up to which matched neighbours are believed, which lie on whole pixels."""
+"""Epipolar distance in view pixels up to which matched neighbours are believed, which may lie on whole pixels."""
 PRECISE_ERROR = 1.0
 """The same for sub-pixel matches (a model's own verified ones, or of crops), in pixels of a view 640 long."""
 
