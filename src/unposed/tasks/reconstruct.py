@@ -16,7 +16,7 @@ from unposed.align.initialise import ZOOM
 from unposed.align.matching import pair_matches, with_matches
 from unposed.align.multiview import multiview_depth
 from unposed.align.refine import Refinement, refine
-from unposed.align.sparse import sparse_align
+from unposed.align.sparse import SparseAlignment, sparse_align
 from unposed.errors import UserError
 from unposed.geometry.cameras import project
 from unposed.geometry.transforms import transform_points
@@ -264,6 +264,8 @@ def _component(
 def _matches(alignment: Alignment, cache: Mapping[Pair, PairPrediction]) -> dict[Pair, Matches]:
     """Matches of the component's pairs, by position in ``alignment.indices``; what both orders have alike, once."""
     position = {k: n for n, k in enumerate(alignment.indices)}
+    if isinstance(alignment, SparseAlignment):  # found once already, from both orders
+        return {(position[i], position[j]): found for (i, j), found in alignment.matches.items()}
     matches: dict[Pair, Matches] = {}
     for i, j in cache:
         if i == j or i not in position or j not in position:
